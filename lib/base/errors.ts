@@ -1,0 +1,24 @@
+/**
+ * The errors a caller may want to catch. Each message is one sentence: what was being done, to what,
+ * what is the case, what was needed, and the remedy if there is one.
+ */
+
+/** The request itself is wrong (an unknown option, a size that is not a multiple of 8). Exit code 2. */
+export class UsageError extends Error {
+  override readonly name = "UsageError";
+}
+
+/** A file cannot be used: truncated, lying, of an unknown format, or not of a supported architecture. Exit code 1. */
+export class FormatError extends Error {
+  override readonly name = "FormatError";
+}
+
+/** There is no usable device, or it failed or was lost while working. Exit code 1. */
+export class DeviceError extends Error {
+  override readonly name = "DeviceError";
+}
+
+/** The work needs more memory than the device or the budget has; the message names both numbers. Exit code 1. */
+export class MemoryError extends Error {
+  override readonly name = "MemoryError";
+}

@@ -1,0 +1,5 @@
+/** WGSL sources are imported as text: `import source from "../../wgsl/x.wgsl" with { type: "text" }`. */
+declare module "*.wgsl" {
+  const source: string;
+  export default source;
+}
