@@ -42,3 +42,34 @@ export function fromF16(bits: Uint16Array): Float32Array<ArrayBuffer> {
 export function toF16(values: Float32Array): Float16Array<ArrayBuffer> {
   return new Float16Array(values);
 }
+
+/** Where the exponent lies in one 32-bit word of packed elements, and what carries an all-ones exponent into the sign. */
+const EXPONENTS = {
+  f32: { mask: 0x7f800000, one: 0x00800000, carry: 0x80000000 | 0, bytes: 4 },
+  f16: { mask: 0x7c007c00, one: 0x04000400, carry: 0x80008000 | 0, bytes: 2 },
+  bf16: { mask: 0x7f807f80, one: 0x00800080, carry: 0x80008000 | 0, bytes: 2 },
+} as const;
+
+/**
+ * Index of the first NaN or infinity among packed elements, or -1. Integers have none.
+ * Two halves are tested in one word: adding one to an all-ones exponent carries into the sign bit, which the mask cleared.
+ */
+export function firstNonFinite(dtype: DType, data: ArrayBufferView): number {
+  if (dtype === "i32" || dtype === "u32") return -1;
+  const { mask, one, carry, bytes } = EXPONENTS[dtype];
+  const whole = data.byteOffset % 4 === 0 ? Math.floor(data.byteLength / 4) : 0;
+  const words = new Int32Array(data.buffer, whole === 0 ? 0 : data.byteOffset, whole);
+  let from = 0; // word; blocks before it are known to be finite
+  for (; from < words.length; from += 1024) {
+    const to = Math.min(from + 1024, words.length);
+    let seen = 0;
+    for (let i = from; i < to; i++) seen |= (words[i] & mask) + one;
+    if ((seen & carry) !== 0) break;
+  }
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
+  for (let at = Math.min(from, whole) * 4; at + bytes <= data.byteLength; at += bytes) {
+    const bits = bytes === 4 ? view.getInt32(at, true) : view.getUint16(at, true) * 0x10001;
+    if ((((bits & mask) + one) & carry) !== 0) return at / bytes;
+  }
+  return -1;
+}

@@ -22,3 +22,8 @@ export class DeviceError extends Error {
 export class MemoryError extends Error {
   override readonly name = "MemoryError";
 }
+
+/** A file or folder cannot be read or written: missing, no permission, a full disk. Exit code 1. */
+export class FileError extends Error {
+  override readonly name = "FileError";
+}

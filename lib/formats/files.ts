@@ -1,0 +1,88 @@
+/**
+ * Whole files, written so that nobody ever sees half of one: the bytes go to a temporary file in the same folder, are
+ * flushed to the disk, and take the name in one rename. What the operating system refuses becomes a sentence.
+ */
+import { FileError } from "../base/errors.ts";
+
+/** What went wrong, by the operating system's error name, as the second half of a sentence. */
+const CAUSES: Readonly<Record<string, string>> = {
+  ENOENT: "there is no such file or folder",
+  ENOTDIR: "a part of the path is a file, not a folder",
+  EISDIR: "it is a folder, a file was needed",
+  EACCES: "permission was denied",
+  EPERM: "the system does not permit it",
+  EROFS: "the file system is read-only",
+  ENOSPC: "the disk is full; free some space or choose another disk",
+  EDQUOT: "the disk quota is used up; free some space or choose another disk",
+  EFBIG: "the file system does not allow files of this size",
+  ENAMETOOLONG: "the name is too long",
+  EMFILE: "too many files are open",
+  EIO: "the disk reports an input/output error",
+  ELOOP: "its symbolic links form a loop",
+};
+
+/** The operating system's error as a `FileError` "Cannot <doing> "<path>": <cause>"; other errors come back as they are. */
+export function fileError(doing: string, path: string, error: unknown): unknown {
+  if (!(error instanceof Error)) return error;
+  const code = "code" in error && typeof error.code === "string" ? error.code : undefined;
+  if (code === undefined && !(error instanceof Deno.errors.NotCapable)) return error;
+  const cause = (code !== undefined ? CAUSES[code] : undefined) ?? error.message;
+  return new FileError(`Cannot ${doing} "${path}": ${cause}`, { cause: error });
+}
+
+/** Pieces of a file, in order. */
+export type Chunks =
+  | Uint8Array
+  | Iterable<Uint8Array>
+  | AsyncIterable<Uint8Array>;
+
+/**
+ * Writes a file whole or not at all, replacing what was there only when everything is on the disk. A symbolic link is followed.
+ * What exists and is no regular file (a pipe, a device) is written directly. Throws `FileError`; whatever `content`
+ * throws is passed on; in both cases the old file stays and the temporary one is removed.
+ */
+export async function writeWhole(path: string, content: Chunks): Promise<void> {
+  const old = await Deno.stat(path).catch(() => undefined);
+  if (old?.isDirectory) throw new FileError(`Cannot write "${path}": ${CAUSES.EISDIR}`);
+  if (old && !old.isFile) {
+    using file = await Deno.open(path, { write: true }).catch((e) => {
+      throw fileError("write", path, e);
+    });
+    await writeAll(file, content, path);
+    return;
+  }
+  const target = old ? await Deno.realPath(path) : path;
+  const temporary = `${folderOf(target)}.ldm-${crypto.randomUUID()}.tmp`;
+  try {
+    using file = await Deno.open(temporary, { write: true, createNew: true }).catch((e) => {
+      throw fileError("write", path, e);
+    });
+    try {
+      await writeAll(file, content, path);
+      await file.sync();
+      if (old?.mode) await Deno.chmod(temporary, old.mode & 0o777);
+      await Deno.rename(temporary, target);
+    } catch (error) {
+      throw fileError("write", path, error);
+    }
+  } catch (error) {
+    await Deno.remove(temporary).catch(() => {});
+    throw error;
+  }
+}
+
+/** Everything before the last separator, with it; "" for a bare name. */
+function folderOf(path: string): string {
+  const separators = Deno.build.os === "windows" ? /[^\\/]*$/ : /[^/]*$/;
+  return path.replace(separators, "");
+}
+
+async function writeAll(file: Deno.FsFile, content: Chunks, path: string): Promise<void> {
+  for await (const chunk of content instanceof Uint8Array ? [content] : content) {
+    try {
+      for (let at = 0; at < chunk.length;) at += await file.write(chunk.subarray(at));
+    } catch (error) {
+      throw fileError("write", path, error);
+    }
+  }
+}
