@@ -1,0 +1,65 @@
+/** Scalar expressions as WGSL text, for one number or four at a time. */
+
+import type { ElementwiseOp, Expression } from "../graph/expression.ts";
+
+type Spell = (...args: string[]) => string;
+
+/**
+ * WGSL for each operator. `T` stands for the element type (f32 or vec4f).
+ * exp and tanh saturate where f32 overflows, because drivers differ beyond it.
+ */
+const SPELLING: { readonly [K in ElementwiseOp]: Spell } = {
+  neg: (x) => `(-${x})`,
+  abs: (x) => `abs(${x})`,
+  exp: (x) => `exp(${x})`,
+  log: (x) => `log(${x})`,
+  sqrt: (x) => `sqrt(${x})`,
+  sin: (x) => `sin(${x})`,
+  cos: (x) => `cos(${x})`,
+  tanh: (x) => `tanh_(${x})`,
+  erf: (x) => `erf_(${x})`,
+  sigmoid: (x) => `sigmoid_(${x})`,
+  add: (a, b) => `(${a} + ${b})`,
+  sub: (a, b) => `(${a} - ${b})`,
+  mul: (a, b) => `(${a} * ${b})`,
+  div: (a, b) => `(${a} / ${b})`,
+  max: (a, b) => `max(${a}, ${b})`,
+  min: (a, b) => `min(${a}, ${b})`,
+  less: (a, b) => `select(T(0), T(1), ${a} < ${b})`,
+  select: (c, a, b) => `select(${b}, ${a}, ${c} != T(0))`,
+};
+
+/** A number as a WGSL f32 literal. Throws `RangeError` on values f32 cannot hold. */
+export function literal(value: number): string {
+  const rounded = Math.fround(value);
+  if (!Number.isFinite(rounded)) throw new RangeError(`${value} is not a finite f32 number`);
+  const text = rounded.toString();
+  return /[.e]/.test(text) ? `${text}f` : `${text}.0f`;
+}
+
+/** `body` as one WGSL expression of type `T`; `inputs[i]` is the text that stands for `{ input: i }`. */
+export function expressionText(body: Expression, inputs: readonly string[]): string {
+  if (typeof body === "number") return `T(${literal(body)})`;
+  if ("input" in body) return inputs[body.input];
+  return SPELLING[body.op](...body.args.map((arg) => expressionText(arg, inputs)));
+}
+
+/**
+ * Functions that expressions call, over the alias `T`. erf is Abramowitz & Stegun's 7.1.26 refined to f32
+ * accuracy near 0 by its Taylor series; the absolute error is below 2e-7 everywhere.
+ */
+export const EXPRESSION_FUNCTIONS = `
+fn sigmoid_(x: T) -> T { return T(1) / (T(1) + exp(-clamp(x, T(-80), T(80)))); }
+fn tanh_(x: T) -> T { return tanh(clamp(x, T(-20), T(20))); }
+fn erf_(x: T) -> T {
+  let a = min(abs(x), T(4));
+  let t = T(1) / (T(1) + T(0.3275911) * a);
+  let p = ((((T(1.061405429) * t - T(1.453152027)) * t + T(1.421413741)) * t - T(0.284496736)) * t
+    + T(0.254829592)) * t;
+  let far = T(1) - p * exp(-a * a);
+  let s = a * a;
+  let near = a * T(1.1283791671) *
+    (T(1) - s * (T(1.0 / 3.0) - s * (T(0.1) - s * (T(1.0 / 42.0) - s * T(1.0 / 216.0)))));
+  return select(far, near, a < T(0.5)) * sign(x);
+}
+`;

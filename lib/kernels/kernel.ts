@@ -1,0 +1,273 @@
+/**
+ * What a kernel is: a WGSL file, and functions that say for one node which variants exist and what is dispatched.
+ *
+ * A WGSL file is a body that is complete once its prelude stands before it. The prelude declares exactly the bindings,
+ * the uniform `params`, the constants of the variant, the alias `T` and `fn epilogue`, so binding numbers, struct layout
+ * and types cannot disagree. Every operand `x` is read through `x_at(i)`, whether it lies in a buffer or in a texture.
+ */
+
+import type { OpName } from "../graph/ops.ts";
+import { BASE_INPUTS, hasEpilogue } from "../graph/ops.ts";
+import type { Tensor } from "../graph/tensor.ts";
+import { EXPRESSION_FUNCTIONS, expressionText } from "./expression.ts";
+
+/** What kernels must know of a device. */
+export interface Profile {
+  /** A software device reads operands fastest through textures, a GPU through buffers. */
+  readonly kind: "software" | "gpu";
+  /** Largest storage binding in bytes. */
+  readonly maxBinding: number;
+  /** Largest side of a 2-D texture in texels. */
+  readonly maxTextureSide: number;
+  /** Bytes of workgroup memory. */
+  readonly maxWorkgroupMemory: number;
+  readonly maxInvocations: number;
+  /** WGSL `f16` is available. */
+  readonly f16: boolean;
+}
+
+/**
+ * How the values of a tensor lie in memory.
+ * `rows32`: row-major f32 (or i32). `rows16`: row-major f16, two in a u32, padded to 16 bytes.
+ * `panels16`/`panels32`: weights [n, k] in panels of 32 columns: panel, k block (8 f16 or 4 f32, one vec4u or vec4f),
+ * column within the panel; n is padded to a multiple of 32 with zeros.
+ */
+export type Format = "rows32" | "rows16" | "panels16" | "panels32";
+export type Residence = "buffer" | "texture";
+
+/** Where a weight lies. */
+export interface Layout {
+  readonly format: Format;
+  readonly residence: Residence;
+}
+
+/** Texels of a row of every texture: values are addressed linearly, `(i % width, i / width)`. */
+export const TEXTURE_WIDTH = 8192;
+
+/** Columns of a weight panel. */
+export const PANEL = 32;
+
+type Element = "f32" | "vec4f" | "u32" | "vec4u" | "i32";
+
+/** One resource of a dispatch. */
+export interface Binding {
+  /** Identifier in WGSL; values are read by `name_at(i)`, written by `name[i] = …`. */
+  readonly name: string;
+  /** Index into the node's inputs, the node's result, or its scratch memory. */
+  readonly source: number | "result" | "scratch";
+  readonly element: Element;
+  readonly access: "read" | "read_write";
+  readonly residence: Residence;
+  /** Part of the buffer, in bytes; the whole where absent. Offsets are multiples of 256. */
+  readonly window?: { readonly offset: number; readonly size: number };
+}
+
+/** Everything that decides the text of a shader. */
+export interface Shader {
+  /** The WGSL body. */
+  readonly source: string;
+  readonly bindings: readonly Binding[];
+  readonly constants: Readonly<Record<string, number | boolean>>;
+  /** Further WGSL, e.g. the epilogue. */
+  readonly functions?: string;
+  /** What `T` stands for. */
+  readonly type: "f32" | "vec4f";
+}
+
+/** Uniform values of a dispatch: whole numbers as u32, the others as f32. */
+export interface DispatchParams {
+  readonly u32: Readonly<Record<string, number>>;
+  readonly f32?: Readonly<Record<string, number>>;
+}
+
+/** One dispatch of workgroups. */
+export interface Dispatch {
+  readonly shader: Shader;
+  readonly params: DispatchParams;
+  readonly grid: readonly [x: number, y: number, z: number];
+  /** Rolled loop iterations of the busiest invocation: software devices stop silently after 65,535. */
+  readonly iterations: number;
+}
+
+/** One way to compute a node. */
+export interface Variant {
+  readonly name: string;
+  /** Inputs that must be staged into textures. */
+  readonly staged: readonly number[];
+  /** Bytes needed while the node is computed. */
+  readonly scratch: number;
+  readonly dispatches: readonly Dispatch[];
+}
+
+/** Asks where the parameter behind an input lies; activations are `rows32` buffers unless the variant stages them. */
+export type LayoutOf = (parameter: Tensor) => Layout;
+
+/** Nodes of one operator. */
+export type NodeOf<K extends OpName> = Extract<Tensor, { op: K }>;
+
+/** All variants that can compute a node on a device; the first is the default. */
+export type Kernel<K extends OpName> = (
+  node: NodeOf<K>,
+  profile: Profile,
+  layoutOf: LayoutOf,
+) => readonly [Variant, ...Variant[]];
+
+/** The most rolled iterations one invocation may run on any device. */
+export const MAX_ITERATIONS = 65_535;
+/** The most workgroups along one axis of a dispatch. */
+export const MAX_GROUPS = 65_535;
+
+const DECLARED: Record<Element, string> = {
+  f32: "array<f32>",
+  vec4f: "array<vec4f>",
+  u32: "array<u32>",
+  vec4u: "array<vec4u>",
+  i32: "array<i32>",
+};
+
+function declaration(binding: Binding, index: number): string {
+  const { name, element, access, residence } = binding;
+  const at = `@group(0) @binding(${index + 1})`;
+  if (residence === "texture") {
+    const [format, type] = element === "vec4u" ? ["rgba32uint", "vec4u"] : ["rgba32float", "vec4f"];
+    const where = `vec2u(i % ${TEXTURE_WIDTH}u, i / ${TEXTURE_WIDTH}u)`;
+    return `${at} var ${name}: texture_storage_2d<${format}, read>;
+fn ${name}_at(i: u32) -> ${type} { return textureLoad(${name}, ${where}); }`;
+  }
+  const type = DECLARED[element].slice(6, -1);
+  return `${at} var<storage, ${access}> ${name}: ${DECLARED[element]};
+fn ${name}_at(i: u32) -> ${type} { return ${name}[i]; }`;
+}
+
+/** Names of the uniform struct's members in order: whole numbers first. */
+function members({ u32, f32 = {} }: DispatchParams): { name: string; type: "u32" | "f32" }[] {
+  return [
+    ...Object.keys(u32).map((name) => ({ name, type: "u32" as const })),
+    ...Object.keys(f32).map((name) => ({ name, type: "f32" as const })),
+  ];
+}
+
+/** The uniform block of a dispatch, as the shader's `params` reads it. */
+export function paramBytes({ u32, f32 = {} }: DispatchParams): Uint8Array<ArrayBuffer> {
+  const [whole, real] = [Object.values(u32), Object.values(f32)];
+  const words = new Uint32Array(Math.ceil(Math.max(1, whole.length + real.length) / 4) * 4);
+  words.set(whole);
+  new Float32Array(words.buffer).set(real, whole.length);
+  return new Uint8Array(words.buffer);
+}
+
+/** The whole WGSL text of a dispatch: equal texts are one pipeline. */
+export function shaderText({ shader, params }: Dispatch): string {
+  const constants = Object.entries(shader.constants).map(([name, value]) =>
+    typeof value === "boolean" ? `const ${name} = ${value};` : `const ${name} = ${value}u;`
+  );
+  const fields = members(params).map(({ name, type }) => `  ${name}: ${type},`);
+  const uniforms = fields.length === 0 ? [] : [
+    `struct Params {\n${fields.join("\n")}\n}`,
+    "@group(0) @binding(0) var<uniform> params: Params;",
+  ];
+  return [
+    `alias T = ${shader.type};`,
+    ...constants,
+    ...uniforms,
+    ...shader.bindings.map(declaration),
+    EXPRESSION_FUNCTIONS,
+    shader.functions ?? "",
+    unroll(shader.source, shader.constants),
+  ].join("\n");
+}
+
+const UNROLLED = /\/\*unroll\*\/\s*for \(var (\w+) = 0u; \1 < (\w+); \1\+\+\) \{/;
+
+/**
+ * Writes out loops marked `/*unroll*\/ for (var i = 0u; i < N; i++) { … }` whose N is a constant of the variant or a literal.
+ * The file is valid WGSL without this; compilers that bound loops do not unroll them, and register tiles then spill.
+ */
+export function unroll(
+  source: string,
+  constants: Readonly<Record<string, number | boolean>>,
+): string {
+  for (let found = UNROLLED.exec(source); found; found = UNROLLED.exec(source)) {
+    const [head, name, bound] = found;
+    const count = constants[bound] ?? Number.parseInt(bound);
+    if (typeof count !== "number" || !Number.isInteger(count)) {
+      throw new RangeError(`Cannot unroll a loop to "${bound}": it is not a constant`);
+    }
+    const start = found.index + head.length;
+    let end = start;
+    for (let depth = 1; depth > 0; end++) {
+      depth += source[end] === "{" ? 1 : source[end] === "}" ? -1 : 0;
+    }
+    const body = source.slice(start, end - 1);
+    const variable = new RegExp(`\\b${name}\\b`, "g");
+    const copies = Array.from(
+      { length: count },
+      (_, i) => `{${body.replaceAll(variable, `${i}u`)}}`,
+    );
+    source = source.slice(0, found.index) + copies.join("\n") + source.slice(end);
+  }
+  return source;
+}
+
+/** How an epilogue operand is found for an element at (row, column) of a result [rows, c]. */
+type Reach = "full" | "channel" | "sample" | "scalar";
+
+/** How `operand` broadcasts to `result`; `undefined` where an epilogue cannot read it. */
+export function reachOf(operand: Tensor, result: Tensor): Reach | undefined {
+  const c = result.shape[result.rank - 1];
+  if (operand.size === 1) return "scalar";
+  if (operand.size === result.size) return "full";
+  if (operand.shape[operand.rank - 1] !== c) return undefined;
+  if (operand.size === c) return "channel";
+  const leading = operand.rank === result.rank && operand.shape[0] === result.shape[0];
+  return leading && operand.size === result.shape[0] * c ? "sample" : undefined;
+}
+
+/** What a kernel adds to its shader for the epilogue of a node. */
+export interface EpilogueParts {
+  readonly bindings: readonly Binding[];
+  /** Defines `fn epilogue(value: T, row: u32, column: u32) -> T`; with T = vec4f, `column` counts vec4s. */
+  readonly functions: string;
+  /** To be merged into the dispatch's u32 params. */
+  readonly params: Readonly<Record<string, number>>;
+}
+
+/** The epilogue of a node; `fn epilogue` is the identity where it has none. */
+export function epilogueOf(node: Tensor, type: "f32" | "vec4f"): EpilogueParts {
+  const attrs = "epilogue" in node.attrs ? node.attrs.epilogue : undefined;
+  if (!hasEpilogue(node.op) || attrs === undefined) {
+    return {
+      bindings: [],
+      functions: "fn epilogue(value: T, row: u32, column: u32) -> T { return value; }",
+      params: {},
+    };
+  }
+  const base = BASE_INPUTS[node.op];
+  const width = node.shape[node.rank - 1] / (type === "vec4f" ? 4 : 1);
+  const rowsPerSample = node.size / node.shape[0] / node.shape[node.rank - 1];
+  const operands: readonly Tensor[] = node.inputs.slice(base);
+  const spelled: Record<Reach, (name: string) => string> = {
+    full: (name) => `${name}_at(row * params.epilogue_width + column)`,
+    channel: (name) => `${name}_at(column)`,
+    sample: (name) => `${name}_at((row / params.epilogue_rows) * params.epilogue_width + column)`,
+    scalar: (name) => `T(${name}_at(0u))`,
+  };
+  const reaches = operands.map((operand) => reachOf(operand, node));
+  const texts = reaches.map((reach, i) => {
+    if (reach === undefined) throw new RangeError(`Epilogue operand ${i} does not fit its result`);
+    return spelled[reach](`e${i}`);
+  });
+  return {
+    bindings: reaches.map((reach, i) => ({
+      name: `e${i}`,
+      source: base + i,
+      element: reach === "scalar" ? "f32" : type,
+      access: "read",
+      residence: "buffer",
+    })),
+    functions: `fn epilogue(value: T, row: u32, column: u32) -> T {
+  return ${expressionText(attrs.body, ["value", ...texts])};
+}`,
+    params: { epilogue_width: width, epilogue_rows: rowsPerSample },
+  };
+}
