@@ -23,7 +23,7 @@ export interface TorchCpu extends NoiseSource {
 }
 
 const f32 = Math.fround;
-const TWO_PI = f32(2 * Math.PI); // torch and CUDA both hold it as f32
+const TWO_PI = f32(2 * Math.PI);
 
 /** A seed as torch takes it: an integer in [−2⁶³, 2⁶⁴); negative ones count down from 2⁶⁴. */
 function seedBits(seed: number | bigint): bigint {
@@ -210,7 +210,7 @@ export function torchCuda(seed: number | bigint): NoiseSource {
       for (let i = 0; i < count; i++) {
         const [g0, g1] = philox([call, 0, i, 0], key);
         const u = (g0 + 0.5) * 2 ** -32;
-        const v = (g1 + 0.5) * 2 ** -32 * TWO_PI;
+        const v = (g1 + 0.5) * 2 ** -32 * 2 * Math.PI;
         x[i] = Math.sqrt(-2 * Math.log(u)) * Math.sin(v);
       }
       call++;

@@ -72,7 +72,7 @@ Deno.test("torchCuda equals the published vector for seed 0", () => {
     ...[-0.92466259, -0.42534415, -2.6438457, 0.14518388, -0.12086647, -0.57972564],
     ...[-0.62285122, -0.32838709, -1.07454231, -0.36314407, -1.67105067, 2.26550497],
   );
-  assert.equal(ulpDistance(torchCuda(0).normal(12), expected), 0);
+  assert.ok(ulpDistance(torchCuda(0).normal(12), expected) <= 1); // 1: printed with 8 decimals
 });
 
 Deno.test("torchCuda equals numpy's Philox over calls and 64-bit seeds", () => {
