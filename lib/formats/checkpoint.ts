@@ -2,16 +2,23 @@
  * A checkpoint, however it is stored, as named tensors under the names that diffusers gives them: a diffusers folder, one
  * file with the original names of Stable Diffusion 1, 2 or XL, or a single component.
  */
-import type { FileDType } from "./safetensors.ts";
-import type { Shape } from "../base/shape.ts";
+import { basename, dirname, join } from "node:path";
+import { FormatError } from "../base/errors.ts";
+import { type Shape, show } from "../base/shape.ts";
+import { fileError } from "./files.ts";
+import {
+  bareComponents,
+  type Change,
+  type ComponentName,
+  isIgnored,
+  namingOf,
+  otherKind,
+  PLACES,
+  toDiffusers,
+} from "./keys.ts";
+import { FILE_BYTES, type FileDType, SafetensorsFile } from "./safetensors.ts";
 
-export type ComponentName =
-  | "text_encoder"
-  | "text_encoder_2"
-  | "unet"
-  | "vae"
-  | "taesd_encoder"
-  | "taesd_decoder";
+export type { ComponentName } from "./keys.ts";
 
 /** What is known of a tensor before it is read. */
 export interface WeightInfo {
@@ -24,12 +31,12 @@ export interface WeightInfo {
   readonly source: string;
 }
 
-/** The tensors of one component. Disposing the last component of a file closes it. */
+/** The tensors of one component, in the order of the file. Disposing the last component of a file closes it. */
 export interface Weights extends AsyncDisposable {
   readonly infos: ReadonlyMap<string, WeightInfo>;
   /**
-   * One tensor, row-major, in `into` where that is given and large enough. Throws `FormatError` for a name that `infos` lacks
-   * and when the file has become shorter.
+   * One tensor, row-major, in `into` (its beginning) where that is given and large enough. Throws `FormatError` for a name
+   * that `infos` lacks and when the file has become shorter.
    */
   read(
     name: string,
@@ -63,4 +70,580 @@ export interface Checkpoint extends AsyncDisposable {
   readonly unexpected: readonly string[];
   /** The tokenizer of a folder; `undefined` where it carries none. */
   tokenizerFiles(component: "tokenizer" | "tokenizer_2"): Promise<TokenizerFiles | undefined>;
+}
+
+export interface OpenOptions {
+  /** Which weights of a folder are taken where it holds several, as "fp16". Otherwise the full ones are preferred, then fp16. */
+  readonly variant?: string;
+}
+
+/**
+ * Opens and checks every file of a checkpoint; reads no tensor. Throws `FileError` for what cannot be read and `FormatError`, with
+ * the remedy, for what is not a checkpoint of this kind.
+ */
+export async function openCheckpoint(path: string, options: OpenOptions = {}): Promise<Checkpoint> {
+  let info: Deno.FileInfo;
+  try {
+    info = await Deno.stat(path);
+  } catch (error) {
+    throw fileError("open the checkpoint", path, error);
+  }
+  using builder = new Builder(path);
+  if (info.isDirectory) await openFolder(builder, path, options.variant);
+  else await openFile(builder, path);
+  return builder.finish();
+}
+
+/** A component that the work at hand cannot do without. Throws `FormatError`, saying what the checkpoint has. */
+export function requireComponent(checkpoint: Checkpoint, name: ComponentName): Weights {
+  const weights = checkpoint.components.get(name);
+  if (weights) return weights;
+  const has = [...checkpoint.components.keys()].join(", ");
+  throw refuse(
+    checkpoint.path,
+    `it has no ${TITLES[name]} (${name}), which is needed, only ${has}`,
+  );
+}
+
+const TITLES: Readonly<Record<ComponentName, string>> = {
+  text_encoder: "text encoder",
+  text_encoder_2: "second text encoder",
+  unet: "denoiser",
+  vae: "autoencoder",
+  taesd_encoder: "tiny encoder",
+  taesd_decoder: "tiny decoder",
+};
+
+const SUPPORTED = "a Stable Diffusion 1, 2 or XL checkpoint was needed";
+const AGAIN = "download or copy it again";
+
+function refuse(path: string, what: string): FormatError {
+  return new FormatError(`Cannot open the checkpoint "${path}": ${what}`);
+}
+
+// ---- files
+
+/** Opens whatever a path to a file may be: a whole checkpoint, a component, a shard index, one half of a TAESD. */
+async function openFile(builder: Builder, path: string): Promise<void> {
+  const files = path.endsWith(".json")
+    ? await builder.openShards(path)
+    : [await builder.open(path)];
+  for (const file of files) {
+    for (const [key, value] of file.metadata) builder.metadata.set(key, value);
+  }
+  const keys = builder.useful(files);
+  if (keys.size === 0) throw refuse(path, `it holds no weights; ${SUPPORTED}`);
+  const other = otherKind(keys.keys());
+  if (other) throw refuse(path, `it is ${other}; ${SUPPORTED}`);
+
+  const components = new Map<ComponentName, Map<string, Place>>();
+  for (const [key, place] of keys) {
+    const found = PLACES.find(({ prefix }) => key.startsWith(prefix));
+    if (!found) {
+      builder.unexpected.push(key);
+      continue;
+    }
+    const { component, prefix } = found;
+    if (!components.has(component)) components.set(component, new Map());
+    components.get(component)!.set(key.slice(prefix.length), place);
+  }
+  if (components.size === 0) {
+    builder.unexpected.length = 0;
+    const found = await addBare(builder, path, keys);
+    const config = join(dirname(path), "config.json");
+    if (await isFile(config)) {
+      const value = await readJson(config);
+      const name = nameOfConfig(found[0]);
+      if (componentOf(value)?.config === name) builder.configs.set(name, value);
+    }
+    return;
+  }
+  for (const [component, places] of components) builder.add(component, places);
+  builder.kind = components.size > 1 ? "file" : "component";
+}
+
+/** Adds the component(s) of a file without prefixes; for half a TAESD, also the other half from the file next to it. */
+async function addBare(
+  builder: Builder,
+  path: string,
+  keys: ReadonlyMap<string, Place>,
+): Promise<ComponentName[]> {
+  const found = bareComponents(new Set(keys.keys()));
+  if (found.length === 0) {
+    const [first] = keys.keys();
+    throw refuse(
+      path,
+      `its ${keys.size} tensors ("${first}" …) are of no known architecture; ${SUPPORTED}`,
+    );
+  }
+  for (const component of found) builder.add(component, halfOf(component, keys));
+  if (found.length > 1) {
+    const stray = keys.keys().filter((key) => !/^(en|de)coder\./.test(key));
+    builder.unexpected.push(...stray);
+  }
+  const [other, here, there] = found[0] === "taesd_encoder"
+    ? ["taesd_decoder", "encoder", "decoder"] as const
+    : ["taesd_encoder", "decoder", "encoder"] as const;
+  if (found.length > 1 || !found[0].startsWith("taesd")) return found;
+  const name = basename(path);
+  const sibling = join(dirname(path), name.replace(here, there));
+  if (!name.includes(here) || !await isFile(sibling)) return found;
+  const rest = builder.useful([await builder.open(sibling)]);
+  if (bareComponents(new Set(rest.keys()))[0] !== other) return found;
+  builder.add(other, halfOf(other, rest));
+  return [...found, other];
+}
+
+/** The tensors of one half of a TAESD, without the prefix where they carry one in the original naming. */
+function halfOf(
+  component: ComponentName,
+  keys: ReadonlyMap<string, Place>,
+): ReadonlyMap<string, Place> {
+  const half = /^taesd_(.*)/.exec(component)?.[1];
+  if (half === undefined || keys.keys().some((key) => /^\d/.test(key))) return keys;
+  const mine = keys.entries().filter(([key]) => key.startsWith(`${half}.`));
+  return new Map(mine.map(([key, place]) => {
+    const isOriginal = /^\w+\.\d/.test(key);
+    return [isOriginal ? key.slice(half.length + 1) : key, place];
+  }));
+}
+
+// ---- folders
+
+const FOLDERS = ["text_encoder", "text_encoder_2", "unet", "vae"] as const;
+const TOKENIZERS = ["tokenizer", "tokenizer_2"] as const;
+
+/** The classes of diffusers and transformers that are supported: where their config is kept, and as what they are loaded. */
+const CLASSES: Readonly<Record<string, { config: string; component: ComponentName }>> = {
+  UNet2DConditionModel: { config: "unet", component: "unet" },
+  AutoencoderKL: { config: "vae", component: "vae" },
+  AutoencoderTiny: { config: "taesd", component: "taesd_decoder" },
+  CLIPTextModel: { config: "text_encoder", component: "text_encoder" },
+  CLIPTextModelWithProjection: { config: "text_encoder", component: "text_encoder" },
+};
+
+function nameOfConfig(component: ComponentName): string {
+  return component.startsWith("taesd") ? "taesd" : component;
+}
+
+/** The class that a config.json names; `undefined` where it names none. */
+function classOf(config: unknown): string | undefined {
+  const named = field(config, "_class_name");
+  if (typeof named === "string") return named;
+  const architectures = field(config, "architectures");
+  const first: unknown = Array.isArray(architectures) ? architectures[0] : undefined;
+  return typeof first === "string" ? first : undefined;
+}
+
+function componentOf(config: unknown) {
+  const name = classOf(config);
+  return name !== undefined && Object.hasOwn(CLASSES, name) ? CLASSES[name] : undefined;
+}
+
+async function openFolder(builder: Builder, path: string, variant?: string): Promise<void> {
+  const names = await listFolder(path);
+  if (names.includes("model_index.json") || FOLDERS.some((name) => names.includes(name))) {
+    return await openPipeline(builder, path, names, variant);
+  }
+  if (names.includes("config.json")) {
+    const config = await readJson(join(path, "config.json"));
+    const known = componentOf(config);
+    if (!known) {
+      throw refuse(path, `its config.json is of ${classOf(config) ?? "no class"}; ${SUPPORTED}`);
+    }
+    return await openComponentFolder(builder, path, known.component, config, variant);
+  }
+  const halves = names.filter((name) => /^tae\w*_(en|de)coder\.safetensors$/.test(name));
+  const models = new Set(halves.map((name) => name.replace(/_(en|de)coder\.safetensors$/, "")));
+  if (models.size === 1) return await openFile(builder, join(path, halves[0]));
+  const files = names.filter((name) => name.endsWith(".safetensors"));
+  const advice = models.size > 1
+    ? `it holds several tiny autoencoders (${[...models].join(", ")}); give one of their files`
+    : files.length > 0
+    ? `it has neither model_index.json nor config.json; give one of its files, as ${
+      join(path, files[0])
+    }`
+    : `it has neither model_index.json nor config.json nor a .safetensors file; ${SUPPORTED}`;
+  throw refuse(path, advice);
+}
+
+async function openPipeline(
+  builder: Builder,
+  path: string,
+  names: readonly string[],
+  variant?: string,
+): Promise<void> {
+  builder.kind = "folder";
+  if (names.includes("model_index.json")) {
+    const index = await readJson(join(path, "model_index.json"));
+    builder.configs.set("model_index", index);
+    const transformer = field(index, "transformer");
+    if (Array.isArray(transformer) && transformer[1] && !names.includes("unet")) {
+      throw refuse(
+        path,
+        `it is a ${classOf(index) ?? "pipeline"} around ${transformer[1]}; ${SUPPORTED}`,
+      );
+    }
+  }
+  for (const name of FOLDERS.filter((name) => names.includes(name))) {
+    const folder = join(path, name);
+    if (!await isFile(join(folder, "config.json"))) {
+      throw refuse(path, `its folder "${name}" has no config.json; ${AGAIN}`);
+    }
+    const config = await readJson(join(folder, "config.json"));
+    const known = componentOf(config);
+    const title = classOf(config);
+    if (title !== undefined && !(known && (known.config === name || isAlike(known.config, name)))) {
+      throw refuse(path, `its ${name} is a ${title}; ${SUPPORTED}`);
+    }
+    const component = known?.config === "taesd" ? known.component : name;
+    await openComponentFolder(builder, folder, component, config, variant);
+  }
+  if (builder.isEmpty) {
+    throw refuse(path, `it has none of the folders ${FOLDERS.join(", ")}; ${AGAIN}`);
+  }
+  const scheduler = join(path, "scheduler", "scheduler_config.json");
+  if (await isFile(scheduler)) builder.configs.set("scheduler", await readJson(scheduler));
+  for (const name of TOKENIZERS) {
+    if (!names.includes(name)) continue;
+    builder.folders.set(name, join(path, name));
+    const config = join(path, name, "tokenizer_config.json");
+    if (await isFile(config)) builder.configs.set(name, await readJson(config));
+  }
+}
+
+/** Either text encoder may stand in either folder, and a tiny autoencoder in the place of the large one. */
+function isAlike(config: string, folder: string): boolean {
+  return config === "text_encoder" && folder === "text_encoder_2" ||
+    config === "taesd" && folder === "vae";
+}
+
+/** One component's folder: its config is known, its weights are looked for. */
+async function openComponentFolder(
+  builder: Builder,
+  folder: string,
+  component: ComponentName,
+  config: unknown,
+  variant?: string,
+): Promise<void> {
+  const path = join(folder, await chooseWeights(folder, variant));
+  const files = path.endsWith(".json")
+    ? await builder.openShards(path)
+    : [await builder.open(path)];
+  const keys = builder.useful(files);
+  builder.configs.set(nameOfConfig(component), config);
+  if (component.startsWith("taesd")) await addBare(builder, path, keys);
+  else builder.add(component, keys);
+}
+
+/** diffusers' and transformers' names for weights: whole or sharded, with a variant before the last dot or before the shard index. */
+const WEIGHTS =
+  /^(?:diffusion_pytorch_model|model|pytorch_model)(?:\.safetensors\.index(?:\.([\w-]+))?\.json|(?:\.([\w-]+?))?\.safetensors(\.index\.json)?)$/;
+
+/** The file in a component's folder that holds its weights, or the index of its shards. */
+async function chooseWeights(folder: string, variant?: string): Promise<string> {
+  const names = await listFolder(folder);
+  const found = names.flatMap((name) => {
+    const match = WEIGHTS.exec(name);
+    if (!match || /-\d+-of-\d+/.test(name)) return [];
+    return [{ name, variant: match[1] ?? match[2] ?? "", sharded: name.endsWith(".json") }];
+  });
+  found.sort((a, b) => Number(a.sharded) - Number(b.sharded)); // a whole file first
+  const wanted = variant === undefined ? ["", "fp16"] : [variant, "", "fp16"];
+  for (const choice of wanted) {
+    const match = found.find((weights) => weights.variant === choice);
+    if (match) return match.name;
+  }
+  const others = names.filter((name) => name.endsWith(".safetensors"));
+  if (found.length === 1) return found[0].name;
+  if (others.length === 1 && !/-\d+-of-\d+/.test(others[0])) return others[0];
+  const pickle = names.find((name) => /\.(bin|ckpt|pt|pth)$/.test(name));
+  throw refuse(
+    folder,
+    others.length > 0
+      ? `it holds ${
+        others.join(", ")
+      }, of which none is the obvious one; name it diffusion_pytorch_model.safetensors`
+      : pickle !== undefined
+      ? `its weights are a pickle ("${pickle}"), which can run any code when it is opened; get the .safetensors`
+      : `it has no .safetensors file; ${AGAIN}`,
+  );
+}
+
+async function readTokenizer(folder: string): Promise<TokenizerFiles | undefined> {
+  const at = (name: string) => join(folder, name);
+  if (!await isFile(at("vocab.json")) || !await isFile(at("merges.txt"))) return undefined;
+  const json = async (name: string) =>
+    await isFile(at(name)) ? await readJson(at(name)) : undefined;
+  const config = await json("tokenizer_config.json");
+  const specialTokens = await json("special_tokens_map.json");
+  return {
+    vocab: await readText(at("vocab.json")),
+    merges: await readText(at("merges.txt")),
+    ...(config === undefined ? {} : { config }),
+    ...(specialTokens === undefined ? {} : { specialTokens }),
+  };
+}
+
+async function listFolder(path: string): Promise<string[]> {
+  try {
+    return (await Array.fromAsync(Deno.readDir(path), ({ name }) => name)).sort();
+  } catch (error) {
+    throw fileError("list the folder", path, error);
+  }
+}
+
+async function isFile(path: string): Promise<boolean> {
+  return await Deno.stat(path).then((info) => info.isFile, () => false);
+}
+
+async function readText(path: string): Promise<string> {
+  try {
+    return await Deno.readTextFile(path);
+  } catch (error) {
+    throw fileError("read", path, error);
+  }
+}
+
+async function readJson(path: string): Promise<unknown> {
+  const text = await readText(path);
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new FormatError(`Cannot read "${path}": it is not JSON; ${AGAIN}`);
+  }
+}
+
+function field(value: unknown, name: string): unknown {
+  return typeof value === "object" && value !== null && Object.hasOwn(value, name)
+    ? (value as Record<string, unknown>)[name]
+    : undefined;
+}
+
+// ---- tensors in their files
+
+/** A tensor in a file. */
+interface Place {
+  readonly file: SafetensorsFile;
+  readonly key: string;
+}
+
+/** The part of it that makes one tensor of the model. */
+interface Origin extends Place {
+  readonly from: number;
+  readonly to: number;
+  readonly transpose: boolean;
+}
+
+class FileWeights implements Weights {
+  readonly infos: ReadonlyMap<string, WeightInfo>;
+  readonly #origins: ReadonlyMap<string, Origin>;
+  readonly #release: () => void;
+
+  constructor(
+    infos: ReadonlyMap<string, WeightInfo>,
+    origins: ReadonlyMap<string, Origin>,
+    release: () => void,
+  ) {
+    this.infos = infos;
+    this.#origins = origins;
+    this.#release = release;
+  }
+
+  async read(name: string, into?: Uint8Array<ArrayBuffer>) {
+    const info = this.infos.get(name);
+    const origin = this.#origins.get(name);
+    if (!info || !origin) throw new FormatError(`Cannot read "${name}": the checkpoint has none`);
+    const { file, key, from, to, transpose } = origin;
+    const { dtype, shape } = info;
+    if (!transpose) return { dtype, data: await file.readRange(key, from, to, into) };
+    const source = await file.readRange(key, from, to);
+    const data = into && into.length >= source.length
+      ? into.subarray(0, source.length)
+      : new Uint8Array(source.length);
+    transposeInto(data, source, shape, FILE_BYTES[dtype]);
+    return { dtype, data };
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#release();
+    return Promise.resolve();
+  }
+}
+
+/** `out` [rows, columns] from `source` [columns, rows], elements of `size` bytes. */
+function transposeInto(out: Uint8Array, source: Uint8Array, shape: Shape, size: number): void {
+  const [rows, columns] = shape;
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < columns; c++) {
+      const from = (c * rows + r) * size;
+      const to = (r * columns + c) * size;
+      for (let b = 0; b < size; b++) out[to + b] = source[from + b];
+    }
+  }
+}
+
+/** What a change needs of the tensor in the file, for messages. */
+function needOf(change: Change | undefined): string {
+  if (change === "squeeze") return "[o, i] or [o, i, 1, 1]";
+  return change === "transpose" ? "two dimensions" : "a multiple of three rows (query, key, value)";
+}
+
+/** Shape and byte range that a change leaves of a tensor; `undefined` where it cannot be applied. */
+function applied(change: Change | undefined, shape: Shape, bytes: number) {
+  if (change === undefined) return { shape, from: 0, to: bytes };
+  if (change === "squeeze") {
+    const isPoint = shape.length >= 2 && shape.slice(2).every((n) => n === 1);
+    return isPoint ? { shape: shape.slice(0, 2), from: 0, to: bytes } : undefined;
+  }
+  if (change === "transpose") {
+    return shape.length === 2 ? { shape: [shape[1], shape[0]], from: 0, to: bytes } : undefined;
+  }
+  if (shape.length === 0 || shape[0] % 3 !== 0) return undefined;
+  const third = bytes / 3;
+  return {
+    shape: [shape[0] / 3, ...shape.slice(1)],
+    from: third * change,
+    to: third * (change + 1),
+  };
+}
+
+/** Gathers a checkpoint's components; closes what it opened unless it comes to `finish`. */
+class Builder implements Disposable {
+  readonly path: string;
+  kind: Checkpoint["kind"] = "component";
+  readonly configs = new Map<string, unknown>();
+  readonly metadata = new Map<string, string>();
+  readonly ignored: string[] = [];
+  readonly unexpected: string[] = [];
+  readonly folders = new Map<string, string>();
+  readonly #components = new Map<ComponentName, Weights>();
+  readonly #files = new DisposableStack();
+  /** How many components still read a file. */
+  readonly #users = new Map<SafetensorsFile, number>();
+
+  constructor(path: string) {
+    this.path = path;
+  }
+
+  get isEmpty(): boolean {
+    return this.#components.size === 0;
+  }
+
+  async open(path: string): Promise<SafetensorsFile> {
+    return this.#files.use(await SafetensorsFile.open(path));
+  }
+
+  /** The files that an index names, which lie next to it; every tensor that it promises must be where it says. */
+  async openShards(indexPath: string): Promise<SafetensorsFile[]> {
+    const wrong = (what: string) =>
+      new FormatError(`Cannot read the shard index "${indexPath}": ${what}`);
+    const map = field(await readJson(indexPath), "weight_map");
+    if (typeof map !== "object" || map === null || Object.keys(map).length === 0) {
+      throw wrong("it has no weight_map from tensors to files");
+    }
+    const files = new Map<string, SafetensorsFile>();
+    for (const [name, shard] of Object.entries(map)) {
+      if (typeof shard !== "string" || !/^[^\\/]+\.safetensors$/.test(shard)) {
+        throw wrong(
+          `it puts "${name}" into ${JSON.stringify(shard)}, no .safetensors file next to it`,
+        );
+      }
+      let file = files.get(shard);
+      if (!file) {
+        const path = join(dirname(indexPath), shard);
+        if (!await isFile(path)) throw wrong(`its shard "${shard}" is missing; ${AGAIN}`);
+        file = await this.open(path);
+        files.set(shard, file);
+      }
+      if (!file.tensors.has(name)) {
+        throw wrong(`it promises "${name}" in "${shard}", which has no such tensor; ${AGAIN}`);
+      }
+    }
+    return [...files.values()];
+  }
+
+  /** All tensors of some files but the ignored ones. Throws `FormatError` when two files hold one name. */
+  useful(files: readonly SafetensorsFile[]): Map<string, Place> {
+    const keys = new Map<string, Place>();
+    for (const file of files) {
+      for (const key of file.tensors.keys()) {
+        const other = keys.get(key);
+        if (other) {
+          throw refuse(this.path, `"${key}" is in "${other.file.path}" and in "${file.path}"`);
+        }
+        if (isIgnored(key)) this.ignored.push(key);
+        else keys.set(key, { file, key });
+      }
+    }
+    return keys;
+  }
+
+  /** Adds a component. The names of `places` are those in the file, less the component's prefix. */
+  add(component: ComponentName, places: ReadonlyMap<string, Place>): void {
+    const naming = namingOf(component, new Set(places.keys()));
+    const { relations, unknown } = toDiffusers(naming, [...places.keys()]);
+    const infos = new Map<string, WeightInfo>();
+    const origins = new Map<string, Origin>();
+    const put = (name: string, { file, key }: Place, change?: Change) => {
+      const { dtype, shape, start, end } = file.entry(key);
+      const part = applied(change, shape, end - start);
+      if (!part) {
+        throw refuse(file.path, `"${key}" has shape ${show(shape)}, it needs ${needOf(change)}`);
+      }
+      const twice = infos.get(name);
+      if (twice) throw refuse(file.path, `"${twice.source}" and "${key}" both are "${name}"`);
+      infos.set(name, { name, dtype, shape: part.shape, source: key });
+      origins.set(name, {
+        file,
+        key,
+        from: part.from,
+        to: part.to,
+        transpose: change === "transpose",
+      });
+    };
+    for (const { original, diffusers, change } of relations) {
+      put(diffusers, places.get(original)!, change);
+    }
+    for (const key of unknown) put(`unknown:${key}`, places.get(key)!);
+
+    const files = new Set(places.values().map(({ file }) => file));
+    for (const file of files) this.#users.set(file, (this.#users.get(file) ?? 0) + 1);
+    const users = this.#users;
+    const release = () => {
+      for (const file of files) {
+        users.set(file, users.get(file)! - 1);
+        if (users.get(file) === 0) file.close();
+      }
+      files.clear(); // a second disposal does nothing
+    };
+    this.#components.set(component, new FileWeights(infos, origins, release));
+  }
+
+  /** Hands the open files over to the checkpoint. */
+  finish(): Checkpoint {
+    const files = this.#files.move();
+    const { path, kind, configs, metadata, ignored, unexpected, folders } = this;
+    return {
+      path,
+      kind,
+      components: this.#components,
+      configs,
+      metadata,
+      ignored,
+      unexpected,
+      async tokenizerFiles(component) {
+        const folder = folders.get(component);
+        return folder === undefined ? undefined : await readTokenizer(folder);
+      },
+      [Symbol.asyncDispose]() {
+        files.dispose();
+        return Promise.resolve();
+      },
+    };
+  }
+
+  [Symbol.dispose](): void {
+    this.#files.dispose();
+  }
 }

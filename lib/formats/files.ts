@@ -2,6 +2,7 @@
  * Whole files, written so that nobody ever sees half of one: the bytes go to a temporary file in the same folder, are
  * flushed to the disk, and take the name in one rename. What the operating system refuses becomes a sentence.
  */
+import { dirname, join } from "node:path";
 import { FileError } from "../base/errors.ts";
 
 /** What went wrong, by the operating system's error name, as the second half of a sentence. */
@@ -52,7 +53,7 @@ export async function writeWhole(path: string, content: Chunks): Promise<void> {
     return;
   }
   const target = old ? await Deno.realPath(path) : path;
-  const temporary = `${folderOf(target)}.ldm-${crypto.randomUUID()}.tmp`;
+  const temporary = join(dirname(target), `.ldm-${crypto.randomUUID()}.tmp`);
   try {
     using file = await Deno.open(temporary, { write: true, createNew: true }).catch((e) => {
       throw fileError("write", path, e);
@@ -69,12 +70,6 @@ export async function writeWhole(path: string, content: Chunks): Promise<void> {
     await Deno.remove(temporary).catch(() => {});
     throw error;
   }
-}
-
-/** Everything before the last separator, with it; "" for a bare name. */
-function folderOf(path: string): string {
-  const separators = Deno.build.os === "windows" ? /[^\\/]*$/ : /[^/]*$/;
-  return path.replace(separators, "");
 }
 
 async function writeAll(file: Deno.FsFile, content: Chunks, path: string): Promise<void> {
