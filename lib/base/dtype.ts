@@ -43,7 +43,10 @@ export function toF16(values: Float32Array): Float16Array<ArrayBuffer> {
   return new Float16Array(values);
 }
 
-/** Where the exponent lies in one 32-bit word of packed elements, and what carries an all-ones exponent into the sign. */
+/**
+ * Where the exponent lies in one 32-bit word of packed elements, and what carries an all-ones
+ * exponent into the sign.
+ */
 const EXPONENTS = {
   f32: { mask: 0x7f800000, one: 0x00800000, carry: 0x80000000 | 0, bytes: 4 },
   f16: { mask: 0x7c007c00, one: 0x04000400, carry: 0x80008000 | 0, bytes: 2 },
@@ -51,8 +54,9 @@ const EXPONENTS = {
 } as const;
 
 /**
- * Index of the first NaN or infinity among packed elements, or -1. Integers have none.
- * Two halves are tested in one word: adding one to an all-ones exponent carries into the sign bit, which the mask cleared.
+ * Index of the first NaN or infinity among packed elements, or -1. Integers have none. Two halves
+ * are tested in one word: adding one to an all-ones exponent carries into the sign bit, which the
+ * mask cleared.
  */
 export function firstNonFinite(dtype: DType, data: ArrayBufferView): number {
   if (dtype === "i32" || dtype === "u32") return -1;

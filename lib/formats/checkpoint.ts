@@ -1,6 +1,7 @@
 /**
- * A checkpoint, however it is stored, as named tensors under the names that diffusers gives them: a diffusers folder, one
- * file with the original names of Stable Diffusion 1, 2 or XL, or a single component.
+ * A checkpoint, however it is stored, as named tensors under the names that diffusers gives them: a
+ * diffusers folder, one file with the original names of Stable Diffusion 1, 2 or XL, or a single
+ * component.
  */
 import { basename, dirname, join } from "node:path";
 import { FormatError } from "../base/errors.ts";
@@ -31,12 +32,15 @@ export interface WeightInfo {
   readonly source: string;
 }
 
-/** The tensors of one component, in the order of the file. Disposing the last component of a file closes it. */
+/**
+ * The tensors of one component, in the order of the file. Disposing the last component of a file
+ * closes it.
+ */
 export interface Weights extends AsyncDisposable {
   readonly infos: ReadonlyMap<string, WeightInfo>;
   /**
-   * One tensor, row-major, in `into` (its beginning) where that is given and large enough. Throws `FormatError` for a name
-   * that `infos` lacks and when the file has become shorter.
+   * One tensor, row-major, in `into` (its beginning) where that is given and large enough. Throws
+   * `FormatError` for a name that `infos` lacks and when the file has become shorter.
    */
   read(
     name: string,
@@ -60,7 +64,10 @@ export interface Checkpoint extends AsyncDisposable {
   readonly path: string;
   readonly kind: "folder" | "file" | "component";
   readonly components: ReadonlyMap<ComponentName, Weights>;
-  /** Parsed JSON: "model_index", "scheduler", "tokenizer…", and the config.json of each component ("taesd" for a TAESD). */
+  /**
+   * Parsed JSON: "model_index", "scheduler", "tokenizer…", and the config.json of each component
+   * ("taesd" for a TAESD).
+   */
   readonly configs: ReadonlyMap<string, unknown>;
   /** The `__metadata__` of a single file. */
   readonly metadata: ReadonlyMap<string, string>;
@@ -73,13 +80,16 @@ export interface Checkpoint extends AsyncDisposable {
 }
 
 export interface OpenOptions {
-  /** Which weights of a folder are taken where it holds several, as "fp16". Otherwise the full ones are preferred, then fp16. */
+  /**
+   * Which weights of a folder are taken where it holds several, as "fp16". Otherwise the full ones
+   * are preferred, then fp16.
+   */
   readonly variant?: string;
 }
 
 /**
- * Opens and checks every file of a checkpoint; reads no tensor. Throws `FileError` for what cannot be read and `FormatError`, with
- * the remedy, for what is not a checkpoint of this kind.
+ * Opens and checks every file of a checkpoint; reads no tensor. Throws `FileError` for what cannot
+ * be read and `FormatError`, with the remedy, for what is not a checkpoint of this kind.
  */
 export async function openCheckpoint(path: string, options: OpenOptions = {}): Promise<Checkpoint> {
   let info: Deno.FileInfo;
@@ -94,7 +104,10 @@ export async function openCheckpoint(path: string, options: OpenOptions = {}): P
   return builder.finish();
 }
 
-/** A component that the work at hand cannot do without. Throws `FormatError`, saying what the checkpoint has. */
+/**
+ * A component that the work at hand cannot do without. Throws `FormatError`, saying what the
+ * checkpoint has.
+ */
 export function requireComponent(checkpoint: Checkpoint, name: ComponentName): Weights {
   const weights = checkpoint.components.get(name);
   if (weights) return weights;
@@ -123,7 +136,10 @@ function refuse(path: string, what: string): FormatError {
 
 // ---- files
 
-/** Opens whatever a path to a file may be: a whole checkpoint, a component, a shard index, one half of a TAESD. */
+/**
+ * Opens whatever a path to a file may be: a whole checkpoint, a component, a shard index, one half
+ * of a TAESD.
+ */
 async function openFile(builder: Builder, path: string): Promise<void> {
   const files = path.endsWith(".json")
     ? await builder.openShards(path)
@@ -162,7 +178,10 @@ async function openFile(builder: Builder, path: string): Promise<void> {
   builder.kind = components.size > 1 ? "file" : "component";
 }
 
-/** Adds the component(s) of a file without prefixes; for half a TAESD, also the other half from the file next to it. */
+/**
+ * Adds the component(s) of a file without prefixes; for half a TAESD, also the other half from the
+ * file next to it.
+ */
 async function addBare(
   builder: Builder,
   path: string,
@@ -194,7 +213,10 @@ async function addBare(
   return [...found, other];
 }
 
-/** The tensors of one half of a TAESD, without the prefix where they carry one in the original naming. */
+/**
+ * The tensors of one half of a TAESD, without the prefix where they carry one in the original
+ * naming.
+ */
 function halfOf(
   component: ComponentName,
   keys: ReadonlyMap<string, Place>,
@@ -213,7 +235,10 @@ function halfOf(
 const FOLDERS = ["text_encoder", "text_encoder_2", "unet", "vae"] as const;
 const TOKENIZERS = ["tokenizer", "tokenizer_2"] as const;
 
-/** The classes of diffusers and transformers that are supported: where their config is kept, and as what they are loaded. */
+/**
+ * The classes of diffusers and transformers that are supported: where their config is kept, and as
+ * what they are loaded.
+ */
 const CLASSES: Readonly<Record<string, { config: string; component: ComponentName }>> = {
   UNet2DConditionModel: { config: "unet", component: "unet" },
   AutoencoderKL: { config: "vae", component: "vae" },
@@ -312,7 +337,10 @@ async function openPipeline(
   }
 }
 
-/** Either text encoder may stand in either folder, and a tiny autoencoder in the place of the large one. */
+/**
+ * Either text encoder may stand in either folder, and a tiny autoencoder in the place of the large
+ * one.
+ */
 function isAlike(config: string, folder: string): boolean {
   return config === "text_encoder" && folder === "text_encoder_2" ||
     config === "taesd" && folder === "vae";
@@ -336,7 +364,10 @@ async function openComponentFolder(
   else builder.add(component, keys);
 }
 
-/** diffusers' and transformers' names for weights: whole or sharded, with a variant before the last dot or before the shard index. */
+/**
+ * diffusers' and transformers' names for weights: whole or sharded, with a variant before the last
+ * dot or before the shard index.
+ */
 const WEIGHTS =
   /^(?:diffusion_pytorch_model|model|pytorch_model)(?:\.safetensors\.index(?:\.([\w-]+))?\.json|(?:\.([\w-]+?))?\.safetensors(\.index\.json)?)$/;
 
@@ -489,7 +520,9 @@ function needOf(change: Change | undefined): string {
   return change === "transpose" ? "two dimensions" : "a multiple of three rows (query, key, value)";
 }
 
-/** Shape and byte range that a change leaves of a tensor; `undefined` where it cannot be applied. */
+/**
+ * Shape and byte range that a change leaves of a tensor; `undefined` where it cannot be applied.
+ */
 function applied(change: Change | undefined, shape: Shape, bytes: number) {
   if (change === undefined) return { shape, from: 0, to: bytes };
   if (change === "squeeze") {
@@ -534,7 +567,10 @@ class Builder implements Disposable {
     return this.#files.use(await SafetensorsFile.open(path));
   }
 
-  /** The files that an index names, which lie next to it; every tensor that it promises must be where it says. */
+  /**
+   * The files that an index names, which lie next to it; every tensor that it promises must be
+   * where it says.
+   */
   async openShards(indexPath: string): Promise<SafetensorsFile[]> {
     const wrong = (what: string) =>
       new FormatError(`Cannot read the shard index "${indexPath}": ${what}`);
@@ -563,7 +599,10 @@ class Builder implements Disposable {
     return [...files.values()];
   }
 
-  /** All tensors of some files but the ignored ones. Throws `FormatError` when two files hold one name. */
+  /**
+   * All tensors of some files but the ignored ones. Throws `FormatError` when two files hold one
+   * name.
+   */
   useful(files: readonly SafetensorsFile[]): Map<string, Place> {
     const keys = new Map<string, Place>();
     for (const file of files) {

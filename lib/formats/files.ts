@@ -1,6 +1,7 @@
 /**
- * Whole files, written so that nobody ever sees half of one: the bytes go to a temporary file in the same folder, are
- * flushed to the disk, and take the name in one rename. What the operating system refuses becomes a sentence.
+ * Whole files, written so that nobody ever sees half of one: the bytes go to a temporary file in
+ * the same folder, are flushed to the disk, and take the name in one rename. What the operating
+ * system refuses becomes a sentence.
  */
 import { dirname, join } from "node:path";
 import { FileError } from "../base/errors.ts";
@@ -22,7 +23,10 @@ const CAUSES: Readonly<Record<string, string>> = {
   ELOOP: "its symbolic links form a loop",
 };
 
-/** The operating system's error as a `FileError` "Cannot <doing> "<path>": <cause>"; other errors come back as they are. */
+/**
+ * The operating system's error as a `FileError` "Cannot <doing> "<path>": <cause>"; other errors
+ * come back as they are.
+ */
 export function fileError(doing: string, path: string, error: unknown): unknown {
   if (!(error instanceof Error)) return error;
   const code = "code" in error && typeof error.code === "string" ? error.code : undefined;
@@ -38,9 +42,10 @@ export type Chunks =
   | AsyncIterable<Uint8Array>;
 
 /**
- * Writes a file whole or not at all, replacing what was there only when everything is on the disk. A symbolic link is followed.
- * What exists and is no regular file (a pipe, a device) is written directly. Throws `FileError`; whatever `content`
- * throws is passed on; in both cases the old file stays and the temporary one is removed.
+ * Writes a file whole or not at all, replacing what was there only when everything is on the disk.
+ * A symbolic link is followed. What exists and is no regular file (a pipe, a device) is written
+ * directly. Throws `FileError`; whatever `content` throws is passed on; in both cases the old file
+ * stays and the temporary one is removed.
  */
 export async function writeWhole(path: string, content: Chunks): Promise<void> {
   const old = await Deno.stat(path).catch(() => undefined);

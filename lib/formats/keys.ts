@@ -1,7 +1,8 @@
 /**
- * The two ways in which the world names Stable Diffusion's tensors: the original names (CompVis, Stability AI, OpenCLIP; one
- * file) and diffusers' names (this program's). Both directions are read off the same tables. How many levels and layers there
- * are is read off the keys themselves, so any width, depth or pruning maps.
+ * The two ways in which the world names Stable Diffusion's tensors: the original names (CompVis,
+ * Stability AI, OpenCLIP; one file) and diffusers' names (this program's). Both directions are read
+ * off the same tables. How many levels and layers there are is read off the keys themselves, so any
+ * width, depth or pruning maps.
  */
 
 export type ComponentName =
@@ -18,7 +19,10 @@ export type Change =
   | "squeeze"
   /** The original is [in, out], diffusers has [out, in]. */
   | "transpose"
-  /** The original holds the rows of query, key and value one after another; this is that third of them. */
+  /**
+   * The original holds the rows of query, key and value one after another; this is that third of
+   * them.
+   */
   | 0
   | 1
   | 2;
@@ -95,7 +99,10 @@ export const PLACES: readonly Place[] = [
   },
 ];
 
-/** Keys that no model reads: moving averages, buffers of the training schedule, constants, loss networks, markers. */
+/**
+ * Keys that no model reads: moving averages, buffers of the training schedule, constants, loss
+ * networks, markers.
+ */
 const IGNORED: readonly RegExp[] = [
   /(^|\.)model_ema\./,
   /(^|\.)(position_ids|logit_scale|attn_mask)$/,
@@ -131,7 +138,10 @@ const OTHERS: readonly (readonly [RegExp, string])[] = [
   [/^vision_model\.|^visual\./, "an image encoder"],
 ];
 
-/** What kind of model other than Stable Diffusion 1, 2 or XL the keys belong to, as "a …"; `undefined` for none that is known. */
+/**
+ * What kind of model other than Stable Diffusion 1, 2 or XL the keys belong to, as "a …";
+ * `undefined` for none that is known.
+ */
 export function otherKind(keys: Iterable<string>): string | undefined {
   for (const key of keys) {
     const found = OTHERS.find(([pattern]) => pattern.test(key));
@@ -260,7 +270,10 @@ type Kind = "resnets" | "attentions" | "downsamplers" | "upsamplers";
 
 function unetFromOriginal(tree: Tree): Module[] {
   const modules: Module[] = [...UNET_ENDS];
-  /** Walks blocks in order; a sampler closes its level. `level` gives the diffusers prefix of a level. */
+  /**
+   * Walks blocks in order; a sampler closes its level. `level` gives the diffusers prefix of a
+   * level.
+   */
   const walk = (blocks: readonly string[], prefix: (level: number) => string) => {
     let level = 0;
     const next = { resnets: 0, attentions: 0 };
@@ -332,7 +345,10 @@ function unetFromDiffusers(tree: Tree): Module[] {
   return modules;
 }
 
-/** The original numbers the decoder's levels from the picture inwards, diffusers in the order of computation. */
+/**
+ * The original numbers the decoder's levels from the picture inwards, diffusers in the order of
+ * computation.
+ */
 function vaeModules(tree: Tree, side: Side): Module[] {
   const modules: Module[] = pairs({ quant_conv: "quant_conv", post_quant_conv: "post_quant_conv" });
   const halves = [["encoder", "down", "downsample"], ["decoder", "up", "upsample"]] as const;
@@ -382,7 +398,9 @@ function openclipModules(tree: Tree, side: Side): Module[] {
   ];
 }
 
-/** TAESD is an nn.Sequential; the original decoder's begins with a clamp, which diffusers' has not. */
+/**
+ * TAESD is an nn.Sequential; the original decoder's begins with a clamp, which diffusers' has not.
+ */
 function taesdModules(tree: Tree, side: Side, half: "encoder" | "decoder"): Module[] {
   const shift = half === "decoder" ? 1 : 0;
   return numbered(tree, side === "original" ? "" : `${half}.layers`).map((i) => {
@@ -425,7 +443,10 @@ function byModules(modules: readonly Module[], side: Side, exact: readonly Relat
 
 const same: Rule = (key) => [{ original: key, diffusers: key }];
 
-/** diffusers before 0.13 named the VAE's attention otherwise, and some files keep its 1×1 convolutions. */
+/**
+ * diffusers before 0.13 named the VAE's attention otherwise, and some files keep its 1×1
+ * convolutions.
+ */
 const OLD_ATTENTION: Readonly<Record<string, string>> = {
   query: "to_q",
   key: "to_k",
@@ -499,8 +520,9 @@ export function namingOf(component: ComponentName, keys: ReadonlySet<string>): N
 }
 
 /**
- * Which component a file without prefixes holds: a list, because a TAESD may hold both halves. Empty for none.
- * `taesd` keys are "0.weight", "1.conv.0.weight" … in the original, "encoder.layers.0.weight" … in diffusers.
+ * Which component a file without prefixes holds: a list, because a TAESD may hold both halves.
+ * Empty for none. `taesd` keys are "0.weight", "1.conv.0.weight" … in the original,
+ * "encoder.layers.0.weight" … in diffusers.
  */
 export function bareComponents(keys: ReadonlySet<string>): ComponentName[] {
   const some = (pattern: RegExp) => keys.values().some((key) => pattern.test(key));

@@ -1,9 +1,10 @@
 // deno-lint-ignore-file no-control-regex -- file signatures hold control characters
 /**
- * The safetensors format (huggingface/safetensors): u64 length, JSON header, then the tensors' bytes, row-major, little-endian,
- * without holes or overlaps. A file is checked completely when it is opened; tensors are then read one by one by offset.
+ * The safetensors format (huggingface/safetensors): u64 length, JSON header, then the tensors'
+ * bytes, row-major, little-endian, without holes or overlaps. A file is checked completely when it
+ * is opened; tensors are then read one by one by offset.
  */
-import { fromBf16, fromF16 } from "../base/dtype.ts";
+import { type DType, fromBf16, fromF16 } from "../base/dtype.ts";
 import { FormatError } from "../base/errors.ts";
 import { type Shape, show, sizeOf } from "../base/shape.ts";
 import { fileError, writeWhole } from "./files.ts";
@@ -25,6 +26,15 @@ export const FILE_BYTES = {
   BOOL: 1,
 } as const;
 export type FileDType = keyof typeof FILE_BYTES;
+
+/** The types that graphs know as well. */
+export const DTYPE_OF: Readonly<Partial<Record<FileDType, DType>>> = {
+  F32: "f32",
+  F16: "f16",
+  BF16: "bf16",
+  I32: "i32",
+  U32: "u32",
+};
 
 /** Types that the format knows and this reader does not. */
 const REFUSED: Readonly<Record<string, string>> = {
@@ -48,12 +58,18 @@ export interface TensorEntry {
   readonly end: number;
 }
 
-/** The header's greatest length in bytes: the reference implementation's limit. Real ones are below 1 MB. */
+/**
+ * The header's greatest length in bytes: the reference implementation's limit. Real ones are below
+ * 1 MB.
+ */
 const HEADER_LIMIT = 100_000_000;
 /** Bytes asked of the operating system at once. */
 const PIECE = 16 << 20;
 
-/** An open safetensors file. Holds the header only; every read allocates one tensor (or fills the caller's buffer). */
+/**
+ * An open safetensors file. Holds the header only; every read allocates one tensor (or fills the
+ * caller's buffer).
+ */
 export class SafetensorsFile implements Disposable {
   readonly path: string;
   readonly metadata: ReadonlyMap<string, string>;
@@ -70,8 +86,9 @@ export class SafetensorsFile implements Disposable {
   }
 
   /**
-   * Opens and checks a file. Throws `FileError` when it cannot be read and `FormatError` when it is another format
-   * (named, with the remedy), truncated, or when its header breaks a rule of the format.
+   * Opens and checks a file. Throws `FileError` when it cannot be read and `FormatError` when it is
+   * another format (named, with the remedy), truncated, or when its header breaks a rule of the
+   * format.
    */
   static async open(path: string): Promise<SafetensorsFile> {
     let file: Deno.FsFile | undefined;
@@ -98,7 +115,10 @@ export class SafetensorsFile implements Disposable {
     return entry;
   }
 
-  /** The bytes of one tensor: in `into` (its beginning) where that is given and large enough, else in a new array. */
+  /**
+   * The bytes of one tensor: in `into` (its beginning) where that is given and large enough, else
+   * in a new array.
+   */
   read(name: string, into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
     const { start, end } = this.entry(name);
     return this.readRange(name, 0, end - start, into);
@@ -124,7 +144,10 @@ export class SafetensorsFile implements Disposable {
     return out;
   }
 
-  /** One tensor of floats widened (or, from F64, rounded) to f32. Throws `FormatError` when it holds integers. */
+  /**
+   * One tensor of floats widened (or, from F64, rounded) to f32. Throws `FormatError` when it holds
+   * integers.
+   */
   async readTensor(name: string): Promise<Float32Array<ArrayBuffer>> {
     return toFloat32(this.entry(name).dtype, await this.read(name), name);
   }
@@ -156,7 +179,10 @@ export class SafetensorsFile implements Disposable {
   }
 }
 
-/** Floats of any width as f32. Throws `FormatError`, naming the tensor, for integers. `data` starts on an element boundary. */
+/**
+ * Floats of any width as f32. Throws `FormatError`, naming the tensor, for integers. `data` starts
+ * on an element boundary.
+ */
 export function toFloat32(
   dtype: FileDType,
   data: Uint8Array<ArrayBuffer>,
@@ -294,7 +320,8 @@ function parseEntry(path: string, name: string, value: unknown, data: number): T
   }
   const [start, end] = offsets;
   if (end < start) throw wrong(`ends at ${end}, before its start at ${start}`);
-  const bytes = sizeOf(shape) * FILE_BYTES[dtype]; // past 2^53 inexact, but then no offset equals it
+  // past 2^53 the product is inexact, but then it equals no offset
+  const bytes = sizeOf(shape) * FILE_BYTES[dtype];
   if (bytes !== end - start) {
     throw wrong(
       `takes ${bytes} bytes as ${dtype} ${show(shape)}, its data_offsets give ${end - start}`,
@@ -323,9 +350,13 @@ function parseJson(path: string, bytes: Uint8Array): Record<string, unknown> {
   return value;
 }
 
-/** The first name that occurs twice in one object of a valid JSON text: `JSON.parse` keeps the last and says nothing. */
+/**
+ * The first name that occurs twice in one object of a valid JSON text: `JSON.parse` keeps the last
+ * and says nothing.
+ */
 export function duplicateKey(json: string): string | undefined {
-  const open: (Set<string> | undefined)[] = []; // per nesting level: the names seen, or undefined in an array
+  // for each nesting level the names seen, or undefined in an array
+  const open: (Set<string> | undefined)[] = [];
   let atName = false; // the next string is a name
   for (let i = 0; i < json.length; i++) {
     const c = json[i];
@@ -401,7 +432,9 @@ function recognise(head: Uint8Array): string | undefined {
 
 // ---- writing
 
-/** A tensor to be written. `data` may be made when its turn comes, so that only one is in memory. */
+/**
+ * A tensor to be written. `data` may be made when its turn comes, so that only one is in memory.
+ */
 export interface TensorData {
   readonly name: string;
   readonly dtype: FileDType;
@@ -410,9 +443,10 @@ export interface TensorData {
 }
 
 /**
- * Writes a file whole or not at all. Tensors are laid out as the reference implementation does, widest type first and then
- * by name, so every tensor is aligned and equal content gives equal bytes. Throws `FileError` when the system refuses,
- * `FormatError` for a name used twice or data of the wrong length.
+ * Writes a file whole or not at all. Tensors are laid out as the reference implementation does,
+ * widest type first and then by name, so every tensor is aligned and equal content gives equal
+ * bytes. Throws `FileError` when the system refuses, `FormatError` for a name used twice or data of
+ * the wrong length.
  */
 export async function writeSafetensors(
   path: string,
