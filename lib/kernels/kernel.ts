@@ -172,8 +172,7 @@ export function shaderText({ shader, params }: Dispatch): string {
     ...uniforms,
     ...shader.bindings.map(declaration),
     EXPRESSION_FUNCTIONS,
-    shader.functions ?? "",
-    unroll(shader.source, shader.constants),
+    unroll(`${shader.functions ?? ""}\n${shader.source}`, shader.constants),
   ].join("\n");
 }
 

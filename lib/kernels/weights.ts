@@ -1,0 +1,183 @@
+/**
+ * Weights on their way from a checkpoint to a device: which layout each parameter has, and the packing into it.
+ * Linear and convolution weights lie in panels of 32 outputs, so that eight lanes read four columns each, side by side,
+ * and a block of eight f16 (four f32) along the reduction is one 16-byte load. Vectors stay f32.
+ */
+
+import { firstNonFinite, fromBf16 } from "../base/dtype.ts";
+import type { Role } from "../graph/ops.ts";
+import { type Shape, show, sizeOf } from "../base/shape.ts";
+import { type Format, type Layout, PANEL, type Profile } from "./kernel.ts";
+
+/** Element types that weights may have in a checkpoint. */
+export interface WeightSource {
+  readonly dtype: "f32" | "f16" | "bf16";
+  /** Little-endian elements in checkpoint order: linear [n, k], conv [co, ci, kh, kw], else row-major. */
+  readonly data: Uint8Array;
+}
+
+/** A weight that cannot be packed as asked; `"beyond f16"` can still be packed as f32. */
+export class WeightError extends RangeError {
+  constructor(
+    readonly reason: "not finite" | "beyond f16",
+    /** Position of the first such value in the checkpoint's order. */
+    readonly index: number,
+    readonly value: number,
+  ) {
+    super(`value ${index} is ${value}, ${NEEDED[reason]}`);
+  }
+}
+const NEEDED = {
+  "not finite": "but weights must be finite",
+  "beyond f16": "which f16 cannot hold (largest 65504)",
+};
+
+/** Elements of one 16-byte block, or 0 where a format has none. */
+const BLOCK: Readonly<Record<Format, number>> = { rows16: 0, rows32: 0, panels16: 8, panels32: 4 };
+const isHalf = (format: Format) => format === "rows16" || format === "panels16";
+
+/** Where a parameter lies on a device: panels where its input width fills whole blocks, else rows. */
+export function layoutFor(
+  role: Role,
+  shape: Shape,
+  dtype: "f16" | "f32",
+  profile: Profile,
+): Layout {
+  const rows = dtype === "f16" ? "rows16" : "rows32";
+  const panels = dtype === "f16" ? "panels16" : "panels32";
+  if (role === "vector") return { format: "rows32", residence: "buffer" };
+  if (role === "embedding" || shape[shape.length - 1] % BLOCK[panels] !== 0) {
+    return { format: rows, residence: "buffer" };
+  }
+  return { format: panels, residence: profile.kind === "software" ? "texture" : "buffer" };
+}
+
+/** Outputs and reduction length of a weight [n, …, k]. */
+function matrix(shape: Shape): { n: number; k: number } {
+  return { n: shape[0], k: sizeOf(shape.slice(1)) };
+}
+
+/** Bytes of a packed parameter, a multiple of 16. */
+export function packedBytes(shape: Shape, { format }: Layout): number {
+  const { n, k } = matrix(shape);
+  const count = BLOCK[format] === 0 ? sizeOf(shape) : Math.ceil(n / PANEL) * PANEL * k;
+  return Math.ceil(count * (isHalf(format) ? 2 : 4) / 16) * 16;
+}
+
+/**
+ * The bytes of a parameter of `shape` (as the graph has it: conv [co, kh, kw, ci]) in `layout`.
+ * Throws `WeightError` on values that are not finite, or that f16 cannot hold where the layout is f16.
+ */
+export function pack(
+  source: WeightSource,
+  role: Role,
+  shape: Shape,
+  layout: Layout,
+): Uint8Array<ArrayBuffer> {
+  const bytes = sizeOf(shape) * (source.dtype === "f32" ? 4 : 2);
+  if (source.data.byteLength !== bytes) {
+    throw new RangeError(
+      `Cannot pack a weight of shape ${show(shape)}: ${source.data.byteLength} bytes of ` +
+        `${source.dtype} were given, ${bytes} are needed`,
+    );
+  }
+  const out = new Uint8Array(packedBytes(shape, layout));
+  const bits = elements(source, isHalf(layout.format));
+  const taps = role === "conv" ? shape[1] * shape[2] : 1;
+  const inner = role === "conv" ? shape[3] : matrix(shape).k;
+  const target = bits instanceof Uint16Array
+    ? new Uint16Array(out.buffer)
+    : new Uint32Array(out.buffer);
+  const block = BLOCK[layout.format];
+  if (block === 0) toRows(bits, target, shape[0], taps, inner);
+  else if (taps === 1) blocksToPanels(bits, out, shape[0], inner / block);
+  else toPanels(bits, target, shape[0], taps, inner, block);
+  return out;
+}
+
+/** Bit patterns of all elements in the checkpoint's order: u16 of f16, or u32 of f32. */
+function elements(source: WeightSource, half: boolean): Uint16Array | Uint32Array {
+  const { dtype } = source;
+  const size = dtype === "f32" ? 4 : 2;
+  const data = source.data.byteOffset % 4 === 0 ? source.data : source.data.slice();
+  const bad = firstNonFinite(dtype, data);
+  const count = data.byteLength / size;
+  if (dtype === "f16") {
+    const halves = new Float16Array(data.buffer, data.byteOffset, count);
+    if (bad >= 0) throw new WeightError("not finite", bad, halves[bad]);
+    if (half) return new Uint16Array(data.buffer, data.byteOffset, count);
+    return new Uint32Array(new Float32Array(halves).buffer);
+  }
+  const words = dtype === "f32"
+    ? new Uint32Array(data.buffer, data.byteOffset, count)
+    : new Uint32Array(fromBf16(new Uint16Array(data.buffer, data.byteOffset, count)).buffer);
+  const values = new Float32Array(words.buffer, words.byteOffset, count);
+  if (bad >= 0) throw new WeightError("not finite", bad, values[bad]);
+  if (!half) return words;
+  const rounded = new Uint16Array(new Float16Array(values).buffer);
+  const beyond = firstNonFinite("f16", rounded);
+  if (beyond >= 0) throw new WeightError("beyond f16", beyond, values[beyond]);
+  return rounded;
+}
+
+/** [n, inner, taps] → [n, taps, inner]. */
+function toRows(
+  bits: Uint16Array | Uint32Array,
+  out: Uint16Array | Uint32Array,
+  n: number,
+  taps: number,
+  inner: number,
+): void {
+  if (taps === 1) return out.set(bits);
+  for (let o = 0, at = 0; o < n; o++) {
+    for (let i = 0; i < inner; i++) {
+      for (let tap = 0; tap < taps; tap++) out[(o * taps + tap) * inner + i] = bits[at++];
+    }
+  }
+}
+
+/** [n, blocks] of 16 bytes → [panel, block, column]. */
+function blocksToPanels(
+  bits: Uint16Array | Uint32Array,
+  bytes: Uint8Array<ArrayBuffer>,
+  n: number,
+  blocks: number,
+): void {
+  const aligned = bits.byteOffset % 4 === 0 ? bits : bits.slice();
+  const from = new Uint32Array(aligned.buffer, aligned.byteOffset, n * blocks * 4);
+  const to = new Uint32Array(bytes.buffer);
+  for (let panel = 0; panel < n; panel += PANEL) {
+    const columns = Math.min(PANEL, n - panel);
+    for (let block = 0; block < blocks; block++) {
+      let at = (panel * blocks + block * PANEL) * 4;
+      for (let column = 0; column < columns; column++) {
+        const source = ((panel + column) * blocks + block) * 4;
+        to[at++] = from[source];
+        to[at++] = from[source + 1];
+        to[at++] = from[source + 2];
+        to[at++] = from[source + 3];
+      }
+    }
+  }
+}
+
+/** [n, inner, taps] → [panel, tap, inner block, column, within the block]. */
+function toPanels(
+  bits: Uint16Array | Uint32Array,
+  out: Uint16Array | Uint32Array,
+  n: number,
+  taps: number,
+  inner: number,
+  block: number,
+): void {
+  const stride = inner * PANEL; // from tap to tap
+  for (let o = 0, at = 0; o < n; o++) {
+    const column = o % PANEL;
+    const panel = (o - column) * taps * inner;
+    for (let i = 0; i < inner; i++) {
+      const within = i % block;
+      let to = panel + ((i - within) * PANEL) + column * block + within;
+      for (let tap = 0; tap < taps; tap++, to += stride) out[to] = bits[at++];
+    }
+  }
+}
