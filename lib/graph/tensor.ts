@@ -205,6 +205,16 @@ export class Graph {
     return tensor;
   }
 
+  /** The operator of `like`, a node of any graph, over inputs of this one; its attributes unless others are given. */
+  copy<K extends OpName>(
+    like: TensorOf<K>,
+    inputs: readonly Tensor[],
+    attrs: AttrsOf<K> = like.attrs,
+  ): Tensor {
+    // A list cannot be known to be the tuple that this operator wants; the shape rule sees a misfit.
+    return this.node(like.op, inputs as unknown as InputsOf<K, Tensor>, attrs);
+  }
+
   #infer<K extends OpName>(op: K, inputs: InputsOf<K, Tensor>, attrs: AttrsOf<K>) {
     try {
       return RULES[op](inputs, attrs);
