@@ -117,11 +117,15 @@ function textChunk(key: string, value: string): Uint8Array {
   const isKeyword = /^[\x20-\x7e\xa1-\xff]{1,79}$/.test(key) && !/^ | $| {2}/.test(key);
   if (!isKeyword) {
     throw new UsageError(
-      `Cannot write the PNG text "${key}": a keyword has 1 to 79 Latin-1 characters and no spaces at its ends or in pairs`,
+      `Cannot write the PNG text ${
+        JSON.stringify(key)
+      }: a keyword has 1 to 79 Latin-1 characters and no spaces at its ends or in pairs`,
     );
   }
   if (value.includes("\0")) {
-    throw new UsageError(`Cannot write the PNG text "${key}": the text holds a null character`);
+    throw new UsageError(
+      `Cannot write the PNG text ${JSON.stringify(key)}: the text holds a null character`,
+    );
   }
   // deno-lint-ignore no-control-regex -- every Latin-1 character but null
   if (/^[\x01-\xff]*$/.test(value)) {

@@ -204,8 +204,10 @@ const WIDEN: Readonly<Partial<Record<FileDType, Widen>>> = {
   BF16: (b, offset, length) => fromBf16(new Uint16Array(b, offset, length)),
 };
 
+/** Names come from the file and may hold anything: the sentence stays on one line. */
 function bad(path: string, what: string): FormatError {
-  return new FormatError(`Cannot read "${path}": ${what}`);
+  const line = what.replace(/[\x00-\x1f\x7f]/g, (c) => JSON.stringify(c).slice(1, -1));
+  return new FormatError(`Cannot read "${path}": ${line}`);
 }
 
 /** Reads until `out` is full or the file ends; returns how many bytes came. */
@@ -310,7 +312,7 @@ function parseEntry(path: string, name: string, value: unknown, data: number): T
   const { dtype, shape, data_offsets: offsets } = value;
   if (typeof dtype !== "string") throw wrong("has no dtype");
   if (!isFileDType(dtype)) {
-    const kind = REFUSED[dtype];
+    const kind = Object.hasOwn(REFUSED, dtype) ? REFUSED[dtype] : undefined;
     if (!kind) throw wrong(`has the unknown dtype "${dtype}"`);
     throw wrong(`holds ${kind} (${dtype}), which are not supported; use an F16, BF16 or F32 file`);
   }

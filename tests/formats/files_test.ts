@@ -1,0 +1,65 @@
+import assert from "node:assert/strict";
+import { fileError, writeWhole } from "../../lib/formats/files.ts";
+import { failure, temporaryFolder } from "./made.ts";
+
+const names = async (path: string) =>
+  (await Array.fromAsync(Deno.readDir(path), (e) => e.name)).sort();
+
+Deno.test("writeWhole writes bytes and pieces, replaces a file, and leaves nothing else behind", async () => {
+  await using folder = await temporaryFolder();
+  const path = folder.at("a file.bin");
+  await writeWhole(path, Uint8Array.of(1, 2, 3));
+  assert.deepEqual(await Deno.readFile(path), Uint8Array.of(1, 2, 3));
+  await Deno.chmod(path, 0o640);
+  await writeWhole(path, [Uint8Array.of(4), new Uint8Array(0), Uint8Array.of(5, 6)]);
+  assert.deepEqual(await Deno.readFile(path), Uint8Array.of(4, 5, 6));
+  assert.equal((await Deno.stat(path)).mode! & 0o777, 0o640);
+  await writeWhole(path, new Uint8Array(0));
+  assert.equal((await Deno.stat(path)).size, 0);
+  assert.deepEqual(await names(folder.path), ["a file.bin"]);
+});
+
+Deno.test("writeWhole shows nothing of a file until it is complete, and keeps the old one when writing fails", async () => {
+  await using folder = await temporaryFolder();
+  const path = folder.at("x");
+  await Deno.writeTextFile(path, "old");
+  async function* pieces() {
+    yield Uint8Array.of(1);
+    assert.equal(await Deno.readTextFile(path), "old");
+    assert.equal((await names(folder.path)).length, 2, "a temporary file in the same folder");
+    throw new Error("the maker failed");
+  }
+  await assert.rejects(writeWhole(path, pieces()), /^Error: the maker failed$/);
+  assert.equal(await Deno.readTextFile(path), "old");
+  assert.deepEqual(await names(folder.path), ["x"]);
+});
+
+Deno.test("writeWhole follows a symbolic link and leaves it in place", async () => {
+  await using folder = await temporaryFolder();
+  await Deno.writeTextFile(folder.at("target"), "old");
+  await Deno.symlink(folder.at("target"), folder.at("link"));
+  await writeWhole(folder.at("link"), new TextEncoder().encode("new"));
+  assert.equal(await Deno.readTextFile(folder.at("target")), "new");
+  assert.ok((await Deno.lstat(folder.at("link"))).isSymlink);
+});
+
+Deno.test("writeWhole writes to a device directly instead of replacing it", async () => {
+  await writeWhole("/dev/null", Uint8Array.of(1));
+  assert.ok((await Deno.lstat("/dev/null")).isCharDevice);
+});
+
+Deno.test("fileError turns the system's errors into sentences and leaves other errors alone", async () => {
+  const other = new RangeError("no");
+  assert.equal(fileError("write", "x", other), other);
+  const missing = await Deno.stat("/nonexistent/a").catch((e) => e);
+  const error = fileError("read", "/nonexistent/a", missing);
+  assert.ok(error instanceof Error);
+  assert.equal(error.message, `Cannot read "/nonexistent/a": there is no such file or folder`);
+  assert.equal(error.cause, missing);
+  await using folder = await temporaryFolder();
+  const message = await failure(
+    writeWhole(folder.at("n".repeat(300)), new Uint8Array(1)),
+    "FileError",
+  );
+  assert.match(message, /the name is too long$/);
+});

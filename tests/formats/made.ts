@@ -1,0 +1,64 @@
+/** Files made for tests, in folders that vanish afterwards. */
+
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { type FileDType, writeSafetensors } from "../../lib/formats/safetensors.ts";
+
+export interface TemporaryFolder extends AsyncDisposable {
+  readonly path: string;
+  at(...names: string[]): string;
+}
+
+export async function temporaryFolder(): Promise<TemporaryFolder> {
+  const path = await Deno.makeTempDir();
+  return {
+    path,
+    at: (...names) => join(path, ...names),
+    [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }),
+  };
+}
+
+/** A safetensors file, byte by byte: any text as header, any number of bytes after it. */
+export function rawFile(header: string | Uint8Array, dataBytes = 0, length?: bigint): Uint8Array {
+  const json = typeof header === "string" ? new TextEncoder().encode(header) : header;
+  const file = new Uint8Array(8 + json.length + dataBytes);
+  new DataView(file.buffer).setBigUint64(0, length ?? BigInt(json.length), true);
+  file.set(json, 8);
+  return file;
+}
+
+/** Writes tensors whose elements count up from 0 within each, modulo 97, in the given type. */
+export async function writeCounting(
+  path: string,
+  shapes: Readonly<Record<string, readonly number[]>>,
+  dtype: "F32" | "F16" = "F32",
+  metadata: Readonly<Record<string, string>> = {},
+): Promise<void> {
+  const tensors = Object.entries(shapes).map(([name, shape]) => {
+    const values = counting(shape, name.length);
+    const typed = dtype === "F16" ? new Float16Array(values) : values;
+    return { name, dtype: dtype as FileDType, shape, data: new Uint8Array(typed.buffer) };
+  });
+  await writeSafetensors(path, tensors, metadata);
+}
+
+export function counting(shape: readonly number[], from = 0): Float32Array<ArrayBuffer> {
+  const size = shape.reduce((product, n) => product * n, 1);
+  return Float32Array.from({ length: size }, (_, i) => (from + i) % 97);
+}
+
+/** The error of a promise that must fail with this class; its message is one line that ends without a stop. */
+export async function failure(
+  promise: Promise<unknown>,
+  kind: "FormatError" | "FileError" | "UsageError",
+): Promise<string> {
+  try {
+    await promise;
+  } catch (error) {
+    assert.ok(error instanceof Error);
+    assert.equal(error.name, kind, `${error.stack}`);
+    assert.match(error.message, /^Cannot [^\n]*[^.\n]$/);
+    return error.message;
+  }
+  assert.fail(`nothing failed, a ${kind} was expected`);
+}
