@@ -1,0 +1,254 @@
+/**
+ * Samplers: generators over host arrays that walk a plan from noise to a latent and yield every step.
+ * Written in x = α·x₀ + σ·ε (`Level`), so one function serves VE and VP: Euler is DDIM in other coordinates.
+ * They draw the same noise in the same order as diffusers' schedulers, and give the same latents.
+ */
+
+import type { NoiseSource } from "../base/random.ts";
+import { type Denoise, type Latents, toEpsilon, toV, vToEpsilon, weigh } from "./denoiser.ts";
+import type { SamplerName } from "./names.ts";
+import type { Plan } from "./plan.ts";
+import { type Level, sigmaOf } from "./schedule.ts";
+
+/** One interval of the plan is done. */
+export interface SamplingStep {
+  /** Which interval, from 0; `plan.intervals.length` of them come. */
+  readonly index: number;
+  /** VE noise left in `x`. */
+  readonly sigma: number;
+  /** The latents at the interval's end; at the last step, the result. Not reused by the sampler: the caller may keep it. */
+  readonly x: Latents;
+  /** The network's latest guess of the clean latents, for previews. */
+  readonly x0: Latents;
+}
+
+export type Sampling = AsyncGenerator<SamplingStep, void, undefined>;
+
+export interface SamplingOptions {
+  /** Where samplers that add noise take it: the stream that the initial noise came from. */
+  readonly noise: NoiseSource;
+  /** How much of the removed noise is put back fresh; by default the sampler's own: 1 for euler_a and dpmpp_2m_sde, else 0. */
+  readonly eta?: number;
+}
+
+export type Sampler = (
+  plan: Plan,
+  denoise: Denoise,
+  x: Latents,
+  options: SamplingOptions,
+) => Sampling;
+
+/** Runs the plan's sampler from `x`: standard normal noise times `plan.initialScale`. */
+export function sample(
+  plan: Plan,
+  denoise: Denoise,
+  x: Latents,
+  options: SamplingOptions,
+): Sampling {
+  return SAMPLERS[plan.sampler](plan, denoise, x, options);
+}
+
+export const SAMPLERS: Readonly<Record<SamplerName, Sampler>> = {
+  euler: firstOrder(0),
+  euler_a: firstOrder(1),
+  heun,
+  dpm2,
+  dpmpp_2m: dpmpp2m(0),
+  dpmpp_2m_sde: dpmpp2m(1),
+  ddim: firstOrder(0),
+  pndm,
+  lms,
+  unipc,
+  lcm,
+};
+
+/**
+ * DDIM (Song et al. 2020, eq. 12 and 16), which in VE is Euler's method on the probability flow (Karras et al. 2022,
+ * algorithm 1), and with eta 1 Euler ancestral.
+ */
+function firstOrder(usualEta: number): Sampler {
+  return async function* (plan, denoise, x, { noise, eta = usualEta }) {
+    for (const [index, { at, from, to }] of plan.intervals.entries()) {
+      const x0 = await denoise(x, at);
+      const fresh = eta * to.sigma * Math.sqrt(1 - (sigmaOf(to) / sigmaOf(from)) ** 2);
+      const kept = Math.sqrt(to.sigma ** 2 - fresh ** 2);
+      x = weigh([kept / from.sigma, x], [to.alpha - kept * from.alpha / from.sigma, x0]);
+      if (eta > 0) x = weigh([1, x], [fresh, noise.normal(x.length)]);
+      yield { index, sigma: sigmaOf(to), x, x0 };
+    }
+  };
+}
+
+/** Heun's method, Karras et al. 2022, algorithm 1: the slope is the mean of those at both ends. VE. */
+async function* heun(plan: Plan, denoise: Denoise, x: Latents): Sampling {
+  for (const [index, { from, to, second }] of plan.intervals.entries()) {
+    const dt = to.sigma - from.sigma;
+    let x0 = await denoise(x, from);
+    const d = toEpsilon(x0, x, from);
+    const end = weigh([1, x], [dt, d]);
+    if (second) {
+      x0 = await denoise(end, second);
+      x = weigh([1, x], [dt / 2, d], [dt / 2, toEpsilon(x0, end, second)]);
+    } else x = end;
+    yield { index, sigma: to.sigma, x, x0 };
+  }
+}
+
+/** DPM-Solver-2 (Lu et al. 2022, algorithm 1) as k-diffusion's dpm_2: the slope is that at the middle of log σ. VE. */
+async function* dpm2(plan: Plan, denoise: Denoise, x: Latents): Sampling {
+  for (const [index, { from, to, second }] of plan.intervals.entries()) {
+    let x0 = await denoise(x, from);
+    let d = toEpsilon(x0, x, from);
+    if (second) {
+      const middle = weigh([1, x], [second.sigma - from.sigma, d]);
+      x0 = await denoise(middle, second);
+      d = toEpsilon(x0, middle, second);
+    }
+    x = weigh([1, x], [to.sigma - from.sigma, d]);
+    yield { index, sigma: to.sigma, x, x0 };
+  }
+}
+
+/** Half the log signal-to-noise ratio: the time in which DPM-Solvers step. */
+const lambdaOf = (level: Level) => -Math.log(sigmaOf(level));
+
+/** DPM-Solver++(2M), Lu et al. 2022 (algorithm 2); with eta 1 SDE-DPM-Solver++(2M), its appendix on SDEs; midpoint. */
+function dpmpp2m(usualEta: number): Sampler {
+  return async function* (plan, denoise, x, { noise, eta = usualEta }) {
+    let previous: { x0: Latents; lambda: number } | undefined;
+    const last = plan.intervals.length - 1;
+    for (const [index, { from, to }] of plan.intervals.entries()) {
+      const x0 = await denoise(x, from);
+      const lambda = lambdaOf(from);
+      const h = lambdaOf(to) - lambda;
+      const decay = eta > 0 ? Math.exp(-eta * h) : 1;
+      const gain = to.alpha * (1 - Math.exp(-h) * decay);
+      const noisy: [number, Latents][] = eta > 0
+        ? [[to.sigma * Math.sqrt(1 - decay * decay), noise.normal(x.length)]]
+        : [];
+      const secondOrder = previous && !(index === last && plan.finalOrder === 1);
+      const ahead = secondOrder && previous ? h / (lambda - previous.lambda) / 2 : 0;
+      x = weigh(
+        [to.sigma / from.sigma * decay, x],
+        [gain * (1 + ahead), x0],
+        [-gain * ahead, previous?.x0 ?? x0],
+        ...noisy,
+      );
+      previous = { x0, lambda };
+      yield { index, sigma: sigmaOf(to), x, x0 };
+    }
+  };
+}
+
+/**
+ * PLMS: pseudo linear multistep, Liu et al. 2022 (eq. 12, with the warm-up of Rombach et al. 2022 in place of Runge-Kutta):
+ * the first interval is walked twice, the second time with the mean slope of both ends. History is kept of the
+ * network's outputs, ε or v, as diffusers does.
+ */
+async function* pndm(plan: Plan, denoise: Denoise, x: Latents): Sampling {
+  const isV = plan.prediction === "v_prediction";
+  let history: Latents[] = []; // newest first
+  const start = x;
+  for (const [index, { at, from, to }] of plan.intervals.entries()) {
+    const x0 = await denoise(x, at);
+    const output = isV ? toV(x0, x, at) : toEpsilon(x0, x, at);
+    const recent = [output, ...history].slice(0, 4);
+    const weights = index === 1 ? [1 / 2, 1 / 2] : ADAMS_BASHFORTH[recent.length - 1];
+    const mean = weigh(...weights.map((w, i) => [w, recent[i]] as const));
+    if (index === 1) x = start;
+    else history = recent;
+    const eps = isV ? vToEpsilon(mean, x, from) : mean;
+    const scale = to.alpha / from.alpha;
+    x = weigh([scale, x], [to.sigma - from.sigma * scale, eps]);
+    yield { index, sigma: sigmaOf(to), x, x0 };
+  }
+}
+const ADAMS_BASHFORTH = [
+  [1],
+  [3 / 2, -1 / 2],
+  [23 / 12, -16 / 12, 5 / 12],
+  [55 / 24, -59 / 24, 37 / 24, -9 / 24],
+] as const;
+
+/** Linear multistep of order 4 (Adams-Bashforth on uneven σ), k-diffusion's lms. VE. */
+async function* lms(plan: Plan, denoise: Denoise, x: Latents): Sampling {
+  let history: { d: Latents; sigma: number }[] = []; // newest first
+  for (const [index, { from, to }] of plan.intervals.entries()) {
+    const x0 = await denoise(x, from);
+    history = [{ d: toEpsilon(x0, x, from), sigma: from.sigma }, ...history].slice(0, 4);
+    const nodes = history.map(({ sigma }) => sigma);
+    const slopes = history.map(({ d }, j) =>
+      [integrateLagrange(nodes, j, from.sigma, to.sigma), d] as const
+    );
+    x = weigh([1, x], ...slopes);
+    yield { index, sigma: to.sigma, x, x0 };
+  }
+}
+
+/** ∫ₐᵇ of the Lagrange polynomial that is 1 at node j and 0 at the others; Simpson's rule is exact up to four nodes. */
+function integrateLagrange(nodes: readonly number[], j: number, a: number, b: number): number {
+  const at = (s: number) =>
+    nodes.reduce((p, node, k) => k === j ? p : p * (s - node) / (nodes[j] - node), 1);
+  return (b - a) / 6 * (at(a) + 4 * at((a + b) / 2) + at(b));
+}
+
+/** UniPC of order 2 with B(h) = eʰ − 1 ("bh2") on x₀: Zhao et al. 2023, algorithms 5 to 8. */
+async function* unipc(plan: Plan, denoise: Denoise, x: Latents): Sampling {
+  let history: { x0: Latents; lambda: number }[] = []; // newest first
+  let before: { x: Latents; from: Level; order: 1 | 2 } | undefined; // where the last predictor started
+  const last = plan.intervals.length - 1;
+  for (const [index, { from, to }] of plan.intervals.entries()) {
+    const x0 = await denoise(x, from);
+    const lambda = lambdaOf(from);
+    if (before) {
+      // Corrector: the last interval again, now with x̂₀ at its end.
+      const [m0, m1] = history;
+      const h = lambda - m0.lambda;
+      const b = Math.expm1(-h);
+      const b1 = (b / -h - 1) / b;
+      const b2 = ((b / -h - 1) / -h - 1 / 2) * 2 / b;
+      const base = [[from.sigma / before.from.sigma, before.x], [-from.alpha * b, m0.x0]] as const;
+      const terms: [number, Latents][] = [];
+      if (before.order === 1) terms.push([1 / 2, x0], [-1 / 2, m0.x0]);
+      else {
+        const r = (m1.lambda - m0.lambda) / h;
+        const rho = (b1 - b2) / (1 - r);
+        terms.push([rho / r, m1.x0], [-rho / r, m0.x0], [b1 - rho, x0], [rho - b1, m0.x0]);
+      }
+      x = weigh(...base, ...terms.map(([w, t]) => [-from.alpha * b * w, t] as const));
+    }
+    history = [{ x0, lambda }, ...history].slice(0, 2);
+    const order = history.length < 2 || (index === last && plan.finalOrder === 1) ? 1 : 2;
+    before = { x, from, order };
+    // Predictor.
+    const h = lambdaOf(to) - lambda;
+    const gain = -to.alpha * Math.expm1(-h);
+    const ahead = order === 2 ? h / (lambda - history[1].lambda) / 2 : 0;
+    x = weigh(
+      [to.sigma / from.sigma, x],
+      [gain * (1 + ahead), x0],
+      [-gain * ahead, history[history.length - 1].x0],
+    );
+    yield { index, sigma: sigmaOf(to), x, x0 };
+  }
+}
+
+/** Latent consistency sampling, Luo et al. 2023, algorithm 3: x̂₀ through the boundary condition, then fresh noise. */
+async function* lcm(
+  plan: Plan,
+  denoise: Denoise,
+  x: Latents,
+  { noise }: SamplingOptions,
+): Sampling {
+  const sigmaData = 0.5;
+  for (const [index, { from, to }] of plan.intervals.entries()) {
+    const guess = await denoise(x, from);
+    const t = from.timestep * plan.timestepScaling;
+    const skip = sigmaData ** 2 / (t ** 2 + sigmaData ** 2);
+    const out = t / Math.sqrt(t ** 2 + sigmaData ** 2);
+    const x0 = weigh([out, guess], [skip / Math.hypot(from.alpha, from.sigma), x]);
+    const noisy = to.sigma > 0;
+    x = noisy ? weigh([to.alpha, x0], [to.sigma, noise.normal(x.length)]) : x0;
+    yield { index, sigma: sigmaOf(to), x, x0 };
+  }
+}
