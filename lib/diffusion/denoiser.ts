@@ -87,14 +87,13 @@ export function guide(unconditional: Latents, conditional: Latents, scale: numbe
  * becomes the conditional one's, by the fraction `amount` in [0, 1].
  */
 export function rescaleGuidance(guided: Latents, conditional: Latents, amount: number): Latents {
-  const ratio = Math.sqrt(scatter(conditional) / scatter(guided));
+  const ratio = deviation(conditional) / deviation(guided);
   return weigh([amount * ratio + 1 - amount, guided]);
 }
 
-/** The sum of squared distances from the mean. */
-function scatter(x: Latents): number {
+function deviation(x: Latents): number {
   const mean = x.reduce((sum, value) => sum + value, 0) / x.length;
-  return x.reduce((sum, value) => sum + (value - mean) ** 2, 0);
+  return Math.sqrt(x.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (x.length - 1));
 }
 
 /**

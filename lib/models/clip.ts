@@ -1,6 +1,7 @@
 /**
- * CLIP's text transformer (Radford et al. 2021), as transformers' CLIPTextModel and CLIPTextModelWithProjection name it:
- * ViT-L/14 of SD 1, OpenCLIP ViT-H/14 of SD 2, ViT-L/14 and OpenCLIP ViT-bigG/14 of SDXL.
+ * CLIP's text transformer (Radford et al. 2021), as transformers' CLIPTextModel and
+ * CLIPTextModelWithProjection name it: ViT-L/14 of SD 1, OpenCLIP ViT-H/14 of SD 2, ViT-L/14 and
+ * OpenCLIP ViT-bigG/14 of SDXL.
  *
  * Convention: tokens [n, t] are i32; states are [n, t, width].
  */
@@ -47,7 +48,10 @@ export interface ClipOutput {
 export interface ClipStates {
   /** The states that `ClipOutput` chose, [n, t, width]. */
   readonly hidden: Tensor;
-  /** Normed last state at `pooledRows`, projected where the model has a projection: [n, width or projection]. */
+  /**
+   * Normed last state at `pooledRows`, projected where the model has a projection: [n, width or
+   * projection].
+   */
   readonly pooled: Tensor | undefined;
 }
 
@@ -60,9 +64,10 @@ const NAMES: AttentionNames = {
 };
 
 /**
- * Text states of `tokens`. All layers are built, used or not, so that the manifest is the checkpoint's.
- * `pooledRows` (i32 [n], see `pooledRow`) is needed for the pooled state only.
- * Throws `RangeError` where the tokens are more than the positions, or there are not as many layers as are skipped.
+ * Text states of `tokens`. All layers are built, used or not, so that the manifest is the
+ * checkpoint's. `pooledRows` (i32 [n], see `pooledRow`) is needed for the pooled state only. Throws
+ * `RangeError` where the tokens are more than the positions, or there are not as many layers as are
+ * skipped.
  */
 export function clipText(
   p: Params,
@@ -115,12 +120,17 @@ function layer(p: Params, config: ClipConfig, x: Tensor): Tensor {
   return module(p, () => {
     const a = layerNorm(p.at("layer_norm1"), x, eps);
     const y = x.add(attention(p.at("self_attn"), a, a, heads, NAMES, { causal: true }));
-    const b = linear(p.at("mlp.fc1"), layerNorm(p.at("layer_norm2"), y, eps), intermediate);
-    return y.add(linear(p.at("mlp.fc2"), ACTIVATIONS[activation](b), width));
+    const b = layerNorm(p.at("layer_norm2"), y, eps);
+    const mlp = p.at("mlp");
+    const inner = () => ACTIVATIONS[activation](linear(mlp.at("fc1"), b, intermediate));
+    return y.add(module(mlp, () => linear(mlp.at("fc2"), inner(), width)));
   });
 }
 
-/** The inputs of `clipText` for `batch` prompts of `length` tokens: "tokens" and "pooledRows", both i32. */
+/**
+ * The inputs of `clipText` for `batch` prompts of `length` tokens: "tokens" and "pooledRows", both
+ * i32.
+ */
 export function clipInputs(
   graph: Graph,
   batch: number,
@@ -133,8 +143,9 @@ export function clipInputs(
 }
 
 /**
- * Where prompt `index` of a batch is pooled: a row of the batch's states laid end to end.
- * It is the first end-of-text token; where the config says 2 (transformers before 4.31), the first largest id.
+ * Where prompt `index` of a batch is pooled: a row of the batch's states laid end to end. It is the
+ * first end-of-text token; where the config says 2 (transformers before 4.31), the first largest
+ * id.
  */
 export function pooledRow(ids: Int32Array, index: number, eosTokenId: number): number {
   const at = eosTokenId === 2

@@ -1,9 +1,10 @@
 /**
- * TAESD, the tiny autoencoder of Ollin Boer Bohan, as diffusers' AutoencoderTiny names it: convolutions, ReLUs, and skips
- * around threes of them; no norms, so tiles with a halo of its receptive field are exact.
+ * TAESD, the tiny autoencoder of Ollin Boer Bohan, as diffusers' AutoencoderTiny names it:
+ * convolutions, ReLUs, and skips around threes of them; no norms, so tiles with a halo of its
+ * receptive field are exact.
  *
- * Convention: pictures [n, h, w, 3] in −1 … 1 as everywhere here (its own convention is 0 … 1; the conversion is inside),
- * latents [n, h/8, w/8, 4] in the denoiser's scale.
+ * Convention: pictures [n, h, w, 3] in −1 … 1 as everywhere here (its own convention is 0 … 1; the
+ * conversion is inside), latents [n, h/8, w/8, 4] in the denoiser's scale.
  */
 
 import type { Tensor } from "../graph/tensor.ts";
@@ -83,8 +84,9 @@ function block(p: Params, x: Tensor, channels: number): Tensor {
 const CONVOLUTIONS = 3; // in a block, each widening the view by one pixel on every side
 
 /**
- * Latent pixels around a tile that its picture depends on (19 for `TAESD`), found from the last layer back: a 3×3
- * convolution widens the view by one pixel on each side, an enlargement halves it.
+ * Latent pixels around a tile that its picture depends on (19 for `TAESD`), found from the last
+ * layer back: a 3×3 convolution widens the view by one pixel on each side, an enlargement halves
+ * it.
  */
 export function decoderHalo({ decoderBlocks }: TaesdConfig): number {
   let halo = 0;
@@ -97,8 +99,9 @@ export function decoderHalo({ decoderBlocks }: TaesdConfig): number {
 }
 
 /**
- * Picture pixels around a tile that its latent depends on (145 for `TAESD`); a strided convolution doubles the view. A tile
- * must begin at a multiple of f, halo included, or the strides fall on other pixels.
+ * Picture pixels around a tile that its latent depends on (145 for `TAESD`); a strided convolution
+ * doubles the view. A tile must begin at a multiple of f, halo included, or the strides fall on
+ * other pixels.
  */
 export function encoderHalo({ encoderBlocks }: TaesdConfig): number {
   let halo = 1;

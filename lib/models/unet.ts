@@ -1,9 +1,11 @@
 /**
- * The denoiser: the U-Net of latent diffusion (Rombach et al. 2022) as diffusers' UNet2DConditionModel names it:
- * SD 1, SD 2, SDXL, their Turbo, LCM and pruned forms, inpainting forms with more input channels.
+ * The denoiser: the U-Net of latent diffusion (Rombach et al. 2022) as diffusers'
+ * UNet2DConditionModel names it: SD 1, SD 2, SDXL, their Turbo, LCM and pruned forms, inpainting
+ * forms with more input channels.
  *
- * Convention: pictures are [n, h, w, c]; h and w are arbitrary: where a level's size is odd, upsampling is cut to the size
- * of the skip connection, which is what diffusers' resize to that size amounts to.
+ * Convention: pictures are [n, h, w, c]; h and w are arbitrary: where a level's size is odd,
+ * upsampling is cut to the size of the skip connection, which is what diffusers' resize to that
+ * size amounts to.
  */
 
 import { show } from "../base/shape.ts";
@@ -42,7 +44,10 @@ export interface UnetConfig {
   readonly outChannels: number;
   /** From the largest picture to the smallest. */
   readonly down: readonly UnetLevel[];
-  /** Two resnets with a transformer between them, one resnet where the transformer is missing, or nothing. */
+  /**
+   * Two resnets with a transformer between them, one resnet where the transformer is missing, or
+   * nothing.
+   */
   readonly mid: { readonly heads: number; readonly transformer: number | undefined } | undefined;
   /** From the smallest picture to the largest. */
   readonly up: readonly UnetLevel[];
@@ -56,7 +61,10 @@ export interface UnetConfig {
   readonly layerEps: number;
   /** Of the gate in transformer blocks. */
   readonly activation: Activation;
-  /** Whether a transformer's first and last product are linear layers (SD 2, SDXL) or 1×1 convolutions. */
+  /**
+   * Whether a transformer's first and last product are linear layers (SD 2, SDXL) or 1×1
+   * convolutions.
+   */
   readonly linearProjection: boolean;
   readonly flipSinToCos: boolean;
   readonly freqShift: number;
@@ -66,7 +74,10 @@ export interface UnetConfig {
   readonly downsamplePadding: 0 | 1;
   /** Width of the embedded guidance scale (LCM). */
   readonly guidanceWidth: number | undefined;
-  /** SDXL's pooled text and size conditioning: sinusoid width of each number, and width of both together. */
+  /**
+   * SDXL's pooled text and size conditioning: sinusoid width of each number, and width of both
+   * together.
+   */
   readonly addition: { readonly timeWidth: number; readonly inputWidth: number } | undefined;
   /** Latent height and width that the model was trained at. */
   readonly sampleSize: number | undefined;
@@ -89,7 +100,10 @@ export interface UnetInputs {
 
 const NAMES: AttentionNames = { q: "to_q", k: "to_k", v: "to_v", out: "to_out.0", bias: false };
 
-/** The prediction (ε, v or x₀) [n, h, w, outChannels]. Throws `RangeError` on inputs that do not fit the config. */
+/**
+ * The prediction (ε, v or x₀) [n, h, w, outChannels]. Throws `RangeError` on inputs that do not fit
+ * the config.
+ */
 export function unet(p: Params, config: UnetConfig, inputs: UnetInputs): Tensor {
   checkInputs(config, inputs);
   const { groups, eps } = config;
@@ -117,7 +131,7 @@ export function unet(p: Params, config: UnetConfig, inputs: UnetInputs): Tensor 
     }
     if (i === config.down.length - 1) break;
     x = conv2d(block.at("downsamplers.0.conv"), x, level.channels, halving(config));
-    skips.push(x);
+    skips.push(p.graph.label(block.at("downsamplers.0").path, x));
   }
 
   if (config.mid) x = middle(p.at("mid_block"), config, config.mid, x, time, context);
@@ -132,6 +146,7 @@ export function unet(p: Params, config: UnetConfig, inputs: UnetInputs): Tensor 
     const [, h, w] = skips[skips.length - 1].shape;
     x = x.upsample(2).slice(1, 0, h).slice(2, 0, w);
     x = conv2d(block.at("upsamplers.0.conv"), x, level.channels, same(3));
+    p.graph.label(block.at("upsamplers.0").path, x);
   }
 
   const norm = groupNorm(p.at("conv_norm_out"), x, { groups, eps });
@@ -145,11 +160,13 @@ function timeEmbedding(p: Params, config: UnetConfig, inputs: UnetInputs): Tenso
   const { timestep, timestepCond, textEmbeds, timeIds } = inputs;
   const c = config.down[0].channels;
   let t = sinusoid(timestep, { width: c, flipSinToCos, freqShift }); // [n, c]
+  p.graph.label(p.at("time_proj").path, t);
   if (timestepCond) t = t.add(linearNoBias(p.at("time_embedding.cond_proj"), timestepCond, c));
   const embedding = timeMlp(p.at("time_embedding"), t, 4 * c);
   if (!addition || !textEmbeds || !timeIds) return embedding;
   const [n, count] = timeIds.shape;
   const sizes = sinusoid(timeIds, { width: addition.timeWidth, flipSinToCos, freqShift });
+  p.graph.label(p.at("add_time_proj").path, sizes);
   const added = p.graph.concat([textEmbeds, sizes.reshape([n, count * addition.timeWidth])], 1);
   return embedding.add(timeMlp(p.at("add_embedding"), added, 4 * c));
 }
@@ -171,7 +188,10 @@ function middle(
   });
 }
 
-/** norm, SiLU, convolution; plus time; norm, SiLU, convolution; plus x. `time` is after its SiLU: [n, 4·c]. */
+/**
+ * norm, SiLU, convolution; plus time; norm, SiLU, convolution; plus x. `time` is after its SiLU:
+ * [n, 4·c].
+ */
 function resnet(p: Params, x: Tensor, time: Tensor, channels: number, norm: GroupNorm): Tensor {
   const [n, , , c] = x.shape;
   return module(p, () => {
@@ -206,7 +226,9 @@ function transformer(
   });
 }
 
-/** Self-attention, cross-attention and a gated MLP, each on a layer norm and added to x [n, t, c]. */
+/**
+ * Self-attention, cross-attention and a gated MLP, each on a layer norm and added to x [n, t, c].
+ */
 function block(p: Params, x: Tensor, context: Tensor, heads: number, config: UnetConfig): Tensor {
   const { layerEps: eps, activation } = config;
   const c = x.shape[2];
@@ -270,7 +292,10 @@ function checkInputs(config: UnetConfig, inputs: UnetInputs): void {
   );
 }
 
-/** The inputs of `unet` as graph inputs of the same names, for `batch` latents of `height` × `width`. */
+/**
+ * The inputs of `unet` as graph inputs of the same names, for `batch` latents of `height` ×
+ * `width`.
+ */
 export function unetInputs(
   graph: Graph,
   config: UnetConfig,

@@ -1,24 +1,27 @@
 /**
- * The first stage: the KL autoencoder of latent diffusion (Rombach et al. 2022) as diffusers' AutoencoderKL names it, at any
- * f = 2^m.
+ * The first stage: the KL autoencoder of latent diffusion (Rombach et al. 2022) as diffusers'
+ * AutoencoderKL names it, at any f = 2^m.
  *
- * Convention: pictures [n, h, w, 3] in −1 … 1, latents [n, h/f, w/f, latentChannels] in the autoencoder's own scale (the
- * denoiser's is `scalingFactor` times that). Each half is a list of segments: `decode` and `encode` run them on whole
- * pictures, a tiled executor runs the same segments tile by tile and gets the same picture.
+ * Convention: pictures [n, h, w, 3] in −1 … 1, latents [n, h/f, w/f, latentChannels] in the
+ * autoencoder's own scale (the denoiser's is `scalingFactor` times that). Each half is a list of
+ * segments: `decode` and `encode` run them on whole pictures, a tiled executor runs the same
+ * segments tile by tile and gets the same picture.
  *
- * Tiled execution. Two values live as whole pictures between segments: x, the main stream, and h, the inside of a
- * resnet. A segment reads one or both and writes one, so at most three whole pictures exist at a time, and where
- * a resnet keeps its width what it writes can take x's place (x is used at the written pixels only). For each segment:
+ * Tiled execution. Two values live as whole pictures between segments: x, the main stream, and h,
+ * the inside of a resnet. A segment reads one or both and writes one to a new picture, so at most
+ * three exist at a time; a segment that reads h and x may write over x where the widths agree, since
+ * it uses x at the written pixels only. For each segment:
  *
- * 1. Cut the picture it writes into tiles. Tile [a, b) of one axis reads [a/zoom − before, b/zoom + after) of every
- *    value in `reads`, where before and after are the halo's, cut off at the edges of the picture. For zoom ½ any tile will
- *    do; for zoom 2, a and b must be even.
- * 2. `border` has a 1 on each side where the tile ends at the edge of the picture, and 0 elsewhere: there the segment
- *    pads with zeros, elsewhere it uses the halo.
+ * 1. Cut the picture it writes into tiles. Tile [a, b) of one axis reads [a/zoom − before, b/zoom +
+ *    after) of every value in `reads`, where before and after are the halo's, cut off at the edges
+ *    of the picture. For zoom ½ any tile will do; for zoom 2, a and b must be even.
+ * 2. `border` has a 1 on each side where the tile ends at the edge of the picture, and 0 elsewhere:
+ *    there the segment pads with zeros, elsewhere it uses the halo.
  * 3. The tensor that `build` returns is the tile of the written value, without halo.
- * 4. Where the next segment has `groups`, merge the moments of what is being written (count, mean, sum of squared
- *    deviations, for each group of channels over the whole picture; in f64). They are the next segment's `moments`, [n, groups, 2] with
- *    mean and variance. The next segment's norm is always over the value that this one writes.
+ * 4. Where the next segment has `groups`, merge the moments of what is being written (count, mean,
+ *    sum of squared deviations, for each group of channels over the whole picture; in f64). They
+ *    are the next segment's `moments`, [n, groups, 2] with mean and variance. The next segment's
+ *    norm is always over the value that this one writes.
  *
  * A `whole` segment (attention) is run on the whole picture as one tile; its `border` is all ones.
  */
@@ -69,7 +72,10 @@ export function factorOf(config: VaeConfig): number {
 /** The two values between segments: the main stream, and the inside of a resnet. */
 export type Value = "x" | "h";
 
-/** A part of the autoencoder between two points where it needs statistics of the whole picture; see the head of this file. */
+/**
+ * A part of the autoencoder between two points where it needs statistics of the whole picture; see
+ * the head of this file.
+ */
 export interface Segment {
   /** diffusers' path of the module that it computes, or of its first half. */
   readonly name: string;
@@ -86,7 +92,9 @@ export interface Segment {
   readonly zoom: 0.5 | 1 | 2;
   /** Whether every pixel it writes depends on every pixel it reads. */
   readonly whole: boolean;
-  /** Without `moments` the norm takes those of its tensor, which is right for whole pictures only. */
+  /**
+   * Without `moments` the norm takes those of its tensor, which is right for whole pictures only.
+   */
   build(p: Params, inputs: readonly Tensor[], border: Padding, moments?: Tensor): Tensor;
 }
 
@@ -97,7 +105,7 @@ export function decode(p: Params, config: VaeConfig, z: Tensor): Tensor {
 
 /** Mean and log variance of the latent, side by side: [n, h/f, w/f, 2 · latentChannels]. */
 export function encode(p: Params, config: VaeConfig, picture: Tensor): Tensor {
-  return p.graph.label(p.at("encoder").path, run(p, encoderSegments(config), picture));
+  return p.graph.label(p.at("moments").path, run(p, encoderSegments(config), picture));
 }
 
 /** z → [n, f·h, f·w, outChannels], as segments. */
@@ -164,7 +172,9 @@ function run(p: Params, segments: readonly Segment[], input: Tensor): Tensor {
 const POINTWISE = { reads: ["x"], writes: "x", groups: undefined, zoom: 1, whole: false } as const;
 const NO_HALO = around(0);
 
-/** A 3×3 convolution that pads where the tile ends with the picture, and uses its halo elsewhere. */
+/**
+ * A 3×3 convolution that pads where the tile ends with the picture, and uses its halo elsewhere.
+ */
 function padded(border: Padding): Window {
   return { kernel: 3, stride: 1, padding: border, bias: true };
 }
@@ -191,7 +201,10 @@ function entrance(
   };
 }
 
-/** norm, SiLU, convolution, twice, and x added: two segments, since the second norm needs the first one's result. */
+/**
+ * norm, SiLU, convolution, twice, and x added: two segments, since the second norm needs the first
+ * one's result.
+ */
 function resnet(name: string, from: number, channels: number, norm: GroupNorm): Segment[] {
   const half = (number: 1 | 2) => (p: Params, x: Tensor, border: Padding, moments?: Tensor) => {
     const y = silu(groupNorm(p.at(`${name}.norm${number}`), x, norm, moments));
@@ -254,7 +267,10 @@ function middle(name: string, channels: number, config: VaeConfig): Segment[] {
   ];
 }
 
-/** Nearest-neighbour enlargement, then a convolution. A halo pixel becomes two: one for the convolution, one cut off. */
+/**
+ * Nearest-neighbour enlargement, then a convolution. A halo pixel becomes two: one for the
+ * convolution, one cut off.
+ */
 function doubling(name: string, channels: number): Segment {
   return {
     ...POINTWISE,
@@ -269,7 +285,10 @@ function doubling(name: string, channels: number): Segment {
   };
 }
 
-/** A strided convolution that looks right and down only: original code pads the right and the bottom side. */
+/**
+ * A strided convolution that looks right and down only: original code pads the right and the bottom
+ * side.
+ */
 function halving(name: string, channels: number): Segment {
   return {
     ...POINTWISE,

@@ -1,10 +1,11 @@
 /**
- * The layers that diffusion models are made of, as functions from scope and tensors to a tensor. A layer names its
- * weights where it uses them, under diffusers' names.
+ * The layers that diffusion models are made of, as functions from scope and tensors to a tensor. A
+ * layer names its weights where it uses them, under diffusers' names.
  *
- * Convention: channels last ([n, h, w, c] or [n, tokens, c]). What references disagree on (epsilon, activation, padding,
- * bias) is always an argument. Each layer labels its result with its scope, so that
- * `graph.labels.get("unet.mid_block.resnets.0.conv1")` is what diffusers' module of that name returns.
+ * Convention: channels last ([n, h, w, c] or [n, tokens, c]). What references disagree on (epsilon,
+ * activation, padding, bias) is always an argument. Each layer labels its result with its scope, so
+ * that `graph.labels.get("unet.mid_block.resnets.0.conv1")` is what diffusers' module of that name
+ * returns.
  */
 
 import { show } from "../base/shape.ts";
@@ -113,8 +114,8 @@ export interface GroupNorm {
 }
 
 /**
- * (x − mean) / √(variance + eps) · weight + bias in groups of channels, over all pixels. `moments` [n, groups, 2] replaces
- * those of x where x is a part of a larger picture.
+ * (x − mean) / √(variance + eps) · weight + bias in groups of channels, over all pixels. `moments`
+ * [n, groups, 2] replaces those of x where x is a part of a larger picture.
  */
 export function groupNorm(p: Params, x: Tensor, norm: GroupNorm, moments?: Tensor): Tensor {
   return module(p, () => {
@@ -140,7 +141,10 @@ export function layerNorm(p: Params, x: Tensor, eps: number): Tensor {
 
 // ---- attention
 
-/** [n, t, c] → [n, t, heads, c / heads]. Throws `RangeError` where the heads do not divide the channels. */
+/**
+ * [n, t, c] → [n, t, heads, c / heads]. Throws `RangeError` where the heads do not divide the
+ * channels.
+ */
 export function splitHeads(x: Tensor, heads: number): Tensor {
   const [n, t, c] = x.shape;
   if (c % heads !== 0) throw new RangeError(`${heads} heads do not divide ${show(x.shape)}`);
@@ -173,8 +177,8 @@ export function keysAndValues(
 }
 
 /**
- * Multi-head attention of x [n, t, c] to `context` [n, s, c′] → [n, t, c]; scale 1/√d (Vaswani et al. 2017).
- * `causal`: token i sees tokens 0 … i.
+ * Multi-head attention of x [n, t, c] to `context` [n, s, c′] → [n, t, c]; scale 1/√d (Vaswani et
+ * al. 2017). `causal`: token i sees tokens 0 … i.
  */
 export function attention(
   p: Params,
@@ -195,7 +199,10 @@ export function attention(
   });
 }
 
-/** Shazeer 2020's gated GELU: the first half of a product, times the GELU of the second: […, c] → […, width]. */
+/**
+ * Shazeer 2020's gated GELU: the first half of a product, times the GELU of the second: […, c] →
+ * […, width].
+ */
 export function geglu(p: Params, x: Tensor, width: number, activation: Activation): Tensor {
   return module(p, () => {
     const both = linear(p.at("proj"), x, 2 * width);
@@ -215,8 +222,9 @@ export interface Sinusoid {
 }
 
 /**
- * Sinusoidal embedding [n] → [n, width] (Vaswani et al. 2017; as diffusers' get_timestep_embedding). An odd width ends with
- * a zero. Frequencies are computed in f64 and rounded to f32.
+ * Sinusoidal embedding [n] → [n, width] (Vaswani et al. 2017; as diffusers'
+ * get_timestep_embedding). An odd width ends with a zero. Frequencies are computed in f64 and
+ * rounded to f32.
  */
 export function sinusoid(t: Tensor, { width, flipSinToCos, freqShift }: Sinusoid): Tensor {
   const half = Math.floor(width / 2);
