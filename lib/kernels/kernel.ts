@@ -125,14 +125,27 @@ const DECLARED: Record<Element, string> = {
   i32: "array<i32>",
 };
 
+/** How a texture holds what a shader sees as an element; single numbers are picked from their texel. */
+const TEXELS: { readonly [K in Element]?: readonly [format: string, type: string, pick: string] } =
+  {
+    f32: ["rgba32float", "f32", "(i / 4u)[i % 4u]"],
+    vec4f: ["rgba32float", "vec4f", "(i)"],
+    vec4u: ["rgba32uint", "vec4u", "(i)"],
+  };
+
 function declaration(binding: Binding, index: number): string {
   const { name, element, access, residence } = binding;
   const at = `@group(0) @binding(${index + 1})`;
   if (residence === "texture") {
-    const [format, type] = element === "vec4u" ? ["rgba32uint", "vec4u"] : ["rgba32float", "vec4f"];
-    const where = `vec2u(i % ${TEXTURE_WIDTH}u, i / ${TEXTURE_WIDTH}u)`;
+    const texel = TEXELS[element];
+    if (texel === undefined) throw new RangeError(`A texture cannot hold ${element} elements`);
+    const [format, type, pick] = texel;
+    const texels = type === "f32" ? "vec4f" : type;
     return `${at} var ${name}: texture_storage_2d<${format}, read>;
-fn ${name}_at(i: u32) -> ${type} { return textureLoad(${name}, ${where}); }`;
+fn ${name}_texel(i: u32) -> ${texels} {
+  return textureLoad(${name}, vec2u(i % ${TEXTURE_WIDTH}u, i / ${TEXTURE_WIDTH}u));
+}
+fn ${name}_at(i: u32) -> ${type} { return ${name}_texel${pick}; }`;
   }
   const type = DECLARED[element].slice(6, -1);
   return `${at} var<storage, ${access}> ${name}: ${DECLARED[element]};
@@ -231,8 +244,86 @@ export interface EpilogueParts {
   readonly params: Readonly<Record<string, number>>;
 }
 
-/** The epilogue of a node; `fn epilogue` is the identity where it has none. */
-export function epilogueOf(node: Tensor, type: "f32" | "vec4f"): EpilogueParts {
+/** Part of a tensor seen as rows of equal width: what one dispatch computes where the whole exceeds a binding. */
+export interface Rows {
+  readonly begin: number;
+  readonly end: number;
+}
+
+/** Cuts `count` rows of `width` f32 into the fewest equal parts that fit a binding each. */
+export function splitRows(count: number, width: number, profile: Profile): Rows[] {
+  const most = Math.floor((profile.maxBinding - WINDOW_ALIGNMENT) / (width * 4));
+  if (count * width * 4 <= profile.maxBinding) return [{ begin: 0, end: count }];
+  const step = Math.ceil(count / Math.ceil(count / Math.max(1, most)));
+  return Array.from({ length: Math.ceil(count / step) }, (_, i) => ({
+    begin: i * step,
+    end: Math.min(count, (i + 1) * step),
+  }));
+}
+
+/** Windows begin at multiples of this many bytes. */
+export const WINDOW_ALIGNMENT = 256;
+
+/** The window on elements begin … end − 1 of a buffer, and where the first of them lies in it, in elements. */
+export function windowOn(
+  begin: number,
+  end: number,
+  bytes: number,
+): { readonly window: { readonly offset: number; readonly size: number }; readonly first: number } {
+  const offset = Math.floor(begin * bytes / WINDOW_ALIGNMENT) * WINDOW_ALIGNMENT;
+  const granule = bytes % 4 === 0 ? 4 : 16; // f16 rows are read sixteen bytes at a time and padded to that
+  const size = Math.ceil((end * bytes - offset) / granule) * granule;
+  return { window: { offset, size }, first: begin - offset / bytes };
+}
+
+/** Storage textures that every device can bind in one dispatch. */
+const MAX_TEXTURES = 4;
+
+/**
+ * Where a kernel reads each input of a node: parameters where they lie, activations in buffers; on a software device,
+ * whose buffer reads are ten times slower than texture reads, the largest activations in textures.
+ */
+export function residencesOf(node: Tensor, profile: Profile, layoutOf: LayoutOf): Residence[] {
+  const inputs: readonly Tensor[] = node.inputs;
+  const residences = inputs.map((x) => x.op === "parameter" ? layoutOf(x).residence : "buffer");
+  if (profile.kind !== "software") return residences;
+  const room = MAX_TEXTURES - residences.filter((residence) => residence === "texture").length;
+  const largest = inputs.map((x, index) => ({ x, index }))
+    .filter(({ x }) => x.op !== "parameter" && x.dtype === "f32")
+    .sort((a, b) => b.x.size - a.x.size)
+    .slice(0, Math.max(0, room));
+  for (const { index } of largest) residences[index] = "texture";
+  return residences;
+}
+
+/** The activations that dispatches read from textures: what `Variant.staged` lists. */
+export function stagedBy(node: Tensor, dispatches: readonly Dispatch[]): number[] {
+  const inputs: readonly Tensor[] = node.inputs;
+  const staged = new Set<number>();
+  for (const { source, residence } of dispatches.flatMap(({ shader }) => shader.bindings)) {
+    if (typeof source !== "number" || residence === "buffer") continue;
+    if (inputs[source].op !== "parameter") staged.add(source);
+  }
+  return [...staged].sort((a, b) => a - b);
+}
+
+/** What an epilogue depends on beside its node. */
+export interface EpilogueOptions {
+  /** Where each input of the node is read; all in buffers where absent. */
+  readonly residences?: readonly Residence[];
+  /** The rows that a dispatch computes; all where absent. */
+  readonly rows?: Rows;
+}
+
+/**
+ * The epilogue of a node; `fn epilogue` is the identity where it has none. A dispatch that computes only some
+ * rows says which: `row` then counts from the first of them.
+ */
+export function epilogueOf(
+  node: Tensor,
+  type: "f32" | "vec4f",
+  { residences, rows }: EpilogueOptions = {},
+): EpilogueParts {
   const attrs = "epilogue" in node.attrs ? node.attrs.epilogue : undefined;
   if (!hasEpilogue(node.op) || attrs === undefined) {
     return {
@@ -242,19 +333,26 @@ export function epilogueOf(node: Tensor, type: "f32" | "vec4f"): EpilogueParts {
     };
   }
   const base = BASE_INPUTS[node.op];
-  const width = node.shape[node.rank - 1] / (type === "vec4f" ? 4 : 1);
-  const rowsPerSample = node.size / node.shape[0] / node.shape[node.rank - 1];
+  const channels = node.shape[node.rank - 1];
+  const lanes = type === "vec4f" ? 4 : 1;
+  const rowsPerSample = node.size / node.shape[0] / channels;
   const operands: readonly Tensor[] = node.inputs.slice(base);
-  const spelled: Record<Reach, (name: string) => string> = {
-    full: (name) => `${name}_at(row * params.epilogue_width + column)`,
-    channel: (name) => `${name}_at(column)`,
-    sample: (name) => `${name}_at((row / params.epilogue_rows) * params.epilogue_width + column)`,
-    scalar: (name) => `T(${name}_at(0u))`,
+  const part = rows && windowOn(rows.begin * channels, rows.end * channels, 4);
+  const inTexture = operands.map((_, i) => residences?.[base + i] === "texture");
+  const spelled: Record<Reach, (i: number) => string> = {
+    full: (i) =>
+      inTexture[i] || !part
+        ? `e${i}_at((params.epilogue_row + row) * params.epilogue_width + column)`
+        : `e${i}_at(params.epilogue_first + row * params.epilogue_width + column)`,
+    channel: (i) => `e${i}_at(column)`,
+    sample: (i) =>
+      `e${i}_at((params.epilogue_row + row) / params.epilogue_rows * params.epilogue_width + column)`,
+    scalar: (i) => `T(e${i}_at(0u))`,
   };
   const reaches = operands.map((operand) => reachOf(operand, node));
   const texts = reaches.map((reach, i) => {
     if (reach === undefined) throw new RangeError(`Epilogue operand ${i} does not fit its result`);
-    return spelled[reach](`e${i}`);
+    return spelled[reach](i);
   });
   return {
     bindings: reaches.map((reach, i) => ({
@@ -262,11 +360,17 @@ export function epilogueOf(node: Tensor, type: "f32" | "vec4f"): EpilogueParts {
       source: base + i,
       element: reach === "scalar" ? "f32" : type,
       access: "read",
-      residence: "buffer",
+      residence: inTexture[i] ? "texture" : "buffer",
+      ...(reach === "full" && part && !inTexture[i] ? { window: part.window } : {}),
     })),
     functions: `fn epilogue(value: T, row: u32, column: u32) -> T {
   return ${expressionText(attrs.body, ["value", ...texts])};
 }`,
-    params: { epilogue_width: width, epilogue_rows: rowsPerSample },
+    params: {
+      epilogue_width: channels / lanes,
+      epilogue_rows: rowsPerSample,
+      epilogue_row: rows?.begin ?? 0,
+      epilogue_first: (part?.first ?? 0) / lanes,
+    },
   };
 }

@@ -1,0 +1,116 @@
+/**
+ * Strided loops: a shape and how each operand is read (or the result written) at every index of it.
+ * What maps, moves and reductions have in common: merging axes, reading four elements at once, and cutting
+ * a loop into parts whose operands fit a binding.
+ */
+
+import type { View } from "../graph/ops.ts";
+import { sizeOf } from "../base/shape.ts";
+import { type Profile, windowOn } from "./kernel.ts";
+
+/** Operand `i` is element `views[i].offset + Σ index · strides` of its buffer. */
+export interface Loop {
+  readonly shape: readonly number[];
+  readonly views: readonly View[];
+}
+
+/** The same loop without axes of length 1, and with neighbouring axes merged where every view allows it. */
+export function collapse({ shape, views }: Loop): Loop {
+  const kept: { size: number; strides: number[] }[] = [];
+  shape.forEach((size, axis) => {
+    if (size === 1) return;
+    const strides = views.map((view) => view.strides[axis]);
+    const outer = kept.at(-1);
+    if (outer?.strides.every((stride, i) => stride === strides[i] * size)) {
+      outer.size *= size;
+      outer.strides = strides;
+    } else kept.push({ size, strides });
+  });
+  if (kept.length === 0) kept.push({ size: 1, strides: views.map(() => 1) });
+  return {
+    shape: kept.map(({ size }) => size),
+    views: views.map(({ offset }, i) => ({
+      offset,
+      strides: kept.map(({ strides }) => strides[i]),
+    })),
+  };
+}
+
+const isMultipleOf4 = (n: number) => n % 4 === 0;
+
+/** True where a view is the same for a whole run of the innermost axis. */
+export const isConstant = (view: View): boolean => view.strides[view.strides.length - 1] === 0;
+
+/** True where four neighbours along the innermost axis can be moved at once; the first view is the result. */
+export function isVectorised({ shape, views }: Loop): boolean {
+  return isMultipleOf4(shape[shape.length - 1]) && views.every((view, i) => {
+    const inner = view.strides[view.strides.length - 1];
+    const outer = view.strides.slice(0, -1);
+    return inner === 0 ? i > 0 : inner === 1 && [view.offset, ...outer].every(isMultipleOf4);
+  });
+}
+
+/** The loop over groups of four neighbours: views count vec4s, except constant ones, which still count numbers. */
+export function inVectors({ shape, views }: Loop): Loop {
+  return {
+    shape: [...shape.slice(0, -1), shape[shape.length - 1] / 4],
+    views: views.map((view) =>
+      isConstant(view) ? view : {
+        offset: view.offset / 4,
+        strides: [...view.strides.slice(0, -1).map((stride) => stride / 4), 1],
+      }
+    ),
+  };
+}
+
+/** What a buffer holds, to decide on windows. */
+export interface Held {
+  /** Bytes of one unit of the view. */
+  readonly bytes: number;
+  /** Bytes of the whole buffer. */
+  readonly total: number;
+}
+
+/** A loop whose operands each fit one binding; `windows[i]` is absent where the whole buffer is bound. */
+export interface Part extends Loop {
+  readonly windows: readonly ({ readonly offset: number; readonly size: number } | undefined)[];
+}
+
+const reach = ({ shape }: Loop, { offset, strides }: View): number =>
+  shape.reduce((sum, n, axis) => sum + (n - 1) * strides[axis], offset + 1);
+
+/**
+ * Cuts a loop until every operand fits one binding: the axis along which the worst operand reaches furthest is
+ * halved. Throws `RangeError` where that cannot help.
+ */
+export function parts(loop: Loop, held: readonly Held[], profile: Profile): Part[] {
+  const windows = loop.views.map((view, i) => {
+    if (held[i].total <= profile.maxBinding) return { first: view.offset };
+    return windowOn(view.offset, reach(loop, view), held[i].bytes);
+  });
+  const sizes = windows.map((w) => "window" in w ? w.window.size : 0);
+  const worst = sizes.indexOf(Math.max(...sizes));
+  if (sizes[worst] <= profile.maxBinding) {
+    return [{
+      shape: loop.shape,
+      views: loop.views.map(({ strides }, i) => ({ offset: windows[i].first, strides })),
+      windows: windows.map((w) => "window" in w ? w.window : undefined),
+    }];
+  }
+  const spans = loop.shape.map((n, axis) => (n - 1) * loop.views[worst].strides[axis]);
+  const axis = spans.indexOf(Math.max(...spans));
+  if (spans[axis] === 0) {
+    throw new RangeError(
+      `A loop over ${sizeOf(loop.shape)} elements cannot be cut to fit bindings`,
+    );
+  }
+  const half = Math.ceil(loop.shape[axis] / 2);
+  const cut = (begin: number, end: number): Loop => ({
+    shape: loop.shape.map((n, i) => i === axis ? end - begin : n),
+    views: loop.views.map(({ offset, strides }) => ({
+      offset: offset + begin * strides[axis],
+      strides,
+    })),
+  });
+  return [cut(0, half), cut(half, loop.shape[axis])].flatMap((part) => parts(part, held, profile));
+}
