@@ -87,13 +87,14 @@ export function guide(unconditional: Latents, conditional: Latents, scale: numbe
  * becomes the conditional one's, by the fraction `amount` in [0, 1].
  */
 export function rescaleGuidance(guided: Latents, conditional: Latents, amount: number): Latents {
-  const ratio = deviation(conditional) / deviation(guided);
+  const ratio = Math.sqrt(scatter(conditional) / scatter(guided));
   return weigh([amount * ratio + 1 - amount, guided]);
 }
 
-function deviation(x: Latents): number {
+/** The sum of squared distances from the mean. */
+function scatter(x: Latents): number {
   const mean = x.reduce((sum, value) => sum + value, 0) / x.length;
-  return Math.sqrt(x.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (x.length - 1));
+  return x.reduce((sum, value) => sum + (value - mean) ** 2, 0);
 }
 
 /**

@@ -14,6 +14,7 @@ interface Case {
   readonly each: boolean;
   readonly config: Record<string, unknown>;
   readonly seed: number;
+  readonly next: number;
   readonly initialScale: number;
   readonly evaluations: number;
   readonly sigmas: number;
@@ -65,7 +66,9 @@ for (const sampler of SAMPLER_NAMES) {
       const scheduler = parseSchedulerConfig(c.config);
       const plan = planSampling({ sampler, steps: c.steps, scheduler });
       const eta = sampler === "ddim" ? { eta: c.eta } : {};
-      const { steps, timesteps } = await run(plan, { noise: torchCpu(c.seed), ...eta });
+      const noise = torchCpu(c.seed);
+      const { steps, timesteps } = await run(plan, { noise, ...eta });
+      assert.equal(noise.normal(16)[0], Math.fround(c.next), `noise drawn by ${label}`);
 
       const golden = tensors.get(`case.${i}`) ?? new Float32Array();
       let offset = 0;
