@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { fileError, writeWhole } from "../../lib/formats/files.ts";
-import { failure, temporaryFolder } from "./made.ts";
+import { failure, temporaryFolder, withoutRenaming } from "./made.ts";
 
 const names = async (path: string) =>
   (await Array.fromAsync(Deno.readDir(path), (e) => e.name)).sort();
@@ -34,6 +34,24 @@ Deno.test("writeWhole shows nothing of a file until it is complete, and keeps th
   assert.deepEqual(await names(folder.path), ["x"]);
 });
 
+Deno.test("writeWhole flushes the file to the disk before it takes the name", async () => {
+  await using folder = await temporaryFolder();
+  const path = folder.at("x");
+  const sync = Deno.FsFile.prototype.sync;
+  let flushed = 0;
+  Deno.FsFile.prototype.sync = async function () {
+    await assert.rejects(Deno.stat(path), Deno.errors.NotFound);
+    flushed++;
+    await sync.call(this);
+  };
+  try {
+    await writeWhole(path, Uint8Array.of(1));
+  } finally {
+    Deno.FsFile.prototype.sync = sync;
+  }
+  assert.equal(flushed, 1);
+});
+
 Deno.test("writeWhole follows a symbolic link and leaves it in place", async () => {
   await using folder = await temporaryFolder();
   await Deno.writeTextFile(folder.at("target"), "old");
@@ -44,7 +62,7 @@ Deno.test("writeWhole follows a symbolic link and leaves it in place", async () 
 });
 
 Deno.test("writeWhole writes to a device directly instead of replacing it", async () => {
-  await writeWhole("/dev/null", Uint8Array.of(1));
+  await withoutRenaming(() => writeWhole("/dev/null", Uint8Array.of(1)));
   assert.ok((await Deno.lstat("/dev/null")).isCharDevice);
 });
 

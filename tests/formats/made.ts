@@ -47,6 +47,20 @@ export function counting(shape: readonly number[], from = 0): Float32Array<Array
   return Float32Array.from({ length: size }, (_, i) => (from + i) % 97);
 }
 
+/**
+ * Runs with renaming forbidden. Whoever writes to a device in a test does it in here: were a mistake to
+ * rename a file over it, a test run as root would take the device from the whole machine.
+ */
+export async function withoutRenaming<T>(run: () => Promise<T>): Promise<T> {
+  const rename = Deno.rename;
+  Deno.rename = (_, to) => Promise.reject(new Error(`a file was to be renamed to "${to}"`));
+  try {
+    return await run();
+  } finally {
+    Deno.rename = rename;
+  }
+}
+
 /** The error of a promise that must fail with this class; its message is one line that ends without a stop. */
 export async function failure(
   promise: Promise<unknown>,
