@@ -2,11 +2,14 @@ import assert from "node:assert/strict";
 import { SafetensorsFile } from "../../lib/formats/safetensors.ts";
 import {
   bareComponents,
+  type Family,
   isIgnored,
   type Mapping,
   type Naming,
   namingOf,
   otherKind,
+  PLACES,
+  type Relation,
   toDiffusers,
   toOriginal,
 } from "../../lib/formats/keys.ts";
@@ -235,5 +238,105 @@ Deno.test("otherKind names models of other kinds and none of the supported ones"
     const names = await namesIn(path);
     assert.equal(otherKind(names), undefined);
     assert.equal(otherKind(original(toOriginal(naming, names))), undefined);
+  }
+});
+
+/** The key lists of real checkpoints: names and shapes, no data. */
+interface KeyLists {
+  readonly diffusers: Readonly<Record<string, Readonly<Record<string, number[]>>>>;
+  readonly original: Readonly<Record<string, number[]>>;
+  readonly ignored: Readonly<Record<string, number[]>>;
+}
+
+async function readKeys(name: string): Promise<KeyLists> {
+  const file = await Deno.readFile(new URL(`../../fixtures/keys/${name}.json.gz`, import.meta.url));
+  const stream = new Blob([file]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const lists: KeyLists = await new Response(stream).json();
+  // diffusers ignores SD 2's last layer and projection as well; here the reader gives all that a model could use
+  const given = Object.entries(lists.ignored).filter(([key]) => UNUSED.test(key));
+  return {
+    diffusers: lists.diffusers,
+    original: { ...lists.original, ...Object.fromEntries(given) },
+    ignored: Object.fromEntries(
+      Object.entries(lists.ignored).filter(([key]) => !UNUSED.test(key)),
+    ),
+  };
+}
+
+const UNUSED = /^cond_stage_model\.model\.(transformer\.resblocks\.23\.|text_projection$)/;
+
+/** The shape that diffusers gives a tensor of this original shape. */
+function shapeAfter(change: Relation["change"], shape: readonly number[]): readonly number[] {
+  if (change === undefined) return shape;
+  if (change === "squeeze") return shape.slice(0, 2);
+  return change === "transpose" ? shape.toReversed() : [shape[0] / 3, ...shape.slice(1)];
+}
+
+const REAL: readonly (readonly [file: string, family: Family])[] = [
+  ["sd15", "sd1"],
+  ["sd21", "sd2"],
+  ["sdxl", "sdxl"],
+];
+
+Deno.test("toDiffusers maps every key of the real checkpoints to diffusers' name and shape", async () => {
+  for (const [file, family] of REAL) {
+    const lists = await readKeys(file);
+    assert.deepEqual(Object.keys(lists.ignored).filter((key) => !isIgnored(key)), []);
+    assert.deepEqual(Object.keys(lists.original).filter(isIgnored), []);
+    assert.equal(otherKind(Object.keys(lists.original)), undefined);
+    const found = new Map<string, Record<string, readonly number[]>>();
+    const rest = new Set(Object.keys(lists.original));
+    for (const { prefix, component, written } of PLACES) {
+      const keys = [...rest].filter((key) => key.startsWith(prefix));
+      if (keys.length === 0) continue;
+      keys.forEach((key) => rest.delete(key));
+      const short = keys.map((key) => key.slice(prefix.length));
+      assert.ok(written.families.includes(family), `${prefix} is written for ${family}`);
+      assert.equal(namingOf(component, new Set(short)), written.naming);
+      const { relations, unknown } = toDiffusers(written.naming, short);
+      assert.deepEqual(unknown, []);
+      const shapes = relations.map(({ original, diffusers, change }) =>
+        [diffusers, shapeAfter(change, lists.original[prefix + original])] as const
+      );
+      assert.equal(new Set(shapes.map(([name]) => name)).size, relations.length);
+      found.set(component, Object.fromEntries(shapes));
+    }
+    assert.deepEqual([...rest], []);
+    assert.deepEqual([...found.keys()].sort(), Object.keys(lists.diffusers).sort());
+    for (const [component, expected] of Object.entries(lists.diffusers)) {
+      const mine = found.get(component)!;
+      if (family === "sd2" && component === "text_encoder") {
+        const extra = Object.keys(mine).filter((name) => !Object.hasOwn(expected, name));
+        assert.equal(extra.length, 17);
+        for (const name of extra) {
+          assert.match(name, /^(text_model\.encoder\.layers\.23\.|text_projection\.weight$)/);
+          delete mine[name];
+        }
+      }
+      assert.deepEqual(mine, expected, `${file} ${component}`);
+    }
+  }
+});
+
+Deno.test("toOriginal maps every name of the real checkpoints to a key of the single file", async () => {
+  for (const [file, family] of REAL) {
+    const lists = await readKeys(file);
+    const found = new Set<string>();
+    for (const { prefix, component, written } of PLACES) {
+      if (!written.families.includes(family)) continue;
+      const names = Object.keys(lists.diffusers[component]);
+      const { relations, unknown } = toOriginal(written.naming, names);
+      assert.deepEqual(unknown, []);
+      for (const { original, diffusers, change } of relations) {
+        const key = prefix + original;
+        assert.ok(Object.hasOwn(lists.original, key), `${file} has no ${key}`);
+        const shape = shapeAfter(change, lists.original[key]);
+        assert.deepEqual(shape, lists.diffusers[component][diffusers], key);
+        found.add(key);
+      }
+    }
+    const left = Object.keys(lists.original).filter((key) => !found.has(key));
+    assert.deepEqual(left.filter((key) => !UNUSED.test(key)), []);
+    assert.equal(left.length, family === "sd2" ? 13 : 0);
   }
 });
