@@ -3,6 +3,9 @@
  * Host arrays are float32 in torch's order: latents [channels, height, width], pictures [height, width, 3] in 0 … 1.
  */
 
+import type { Defaults, Family, Variant } from "../models/config.ts";
+import type { TokenizerFiles } from "../formats/checkpoint.ts";
+
 /** Token ids of one prompt, 77 for each text encoder, in the order of the encoders. */
 export type TokenIds = readonly Int32Array[];
 
@@ -26,7 +29,7 @@ export interface Condition {
 
 /** The denoiser at one size. */
 export interface Denoiser extends Disposable {
-  /** The network's prediction (ε or v) at timestep t for each condition, from x already scaled for its input. */
+  /** The network's prediction (ε or v) at timestep t for each condition, from x [channels, height, width] already scaled for its input. */
   predict(
     x: Float32Array,
     timestep: number,
@@ -53,12 +56,53 @@ export interface FloatPicture {
 /** How a first stage is run: `on` in tiles, `off` whole, `auto` in tiles when the whole does not fit. All give the same picture. */
 export type Tiling = "auto" | "on" | "off";
 
+export interface StageOptions {
+  readonly tiling?: Tiling;
+  /** The most pixels of a tile's result. */
+  readonly bandPixels?: number;
+  readonly progress?: (done: number, total: number) => void;
+}
+
 export interface LoadOptions {
-  /** Another first stage: a VAE file or folder, or a TAESD file or folder. */
+  /** Another first stage: a VAE file or folder. */
   readonly vae?: string;
+  /** TAESD as the first stage: a file or folder. */
   readonly taesd?: string;
-  /** Weights on the device; f32 keeps what the checkpoint has. */
+  /** Weights on the device: f16 (the default), or f32, which keeps what the checkpoint has. */
   readonly weights?: "f16" | "f32";
   /** Called while weights stream in, with bytes read and bytes in all. */
   readonly progress?: (done: number, total: number) => void;
+}
+
+/** A checkpoint on a device. Dispose of it to free its weights. */
+export interface Model extends AsyncDisposable {
+  /** Pixels to one latent along one side. */
+  readonly factor: number;
+  readonly latentChannels: number;
+  readonly path: string;
+  readonly family: Family;
+  readonly variant: Variant;
+  /** What the family's users expect where nothing is asked for; width and height in pixels. */
+  readonly defaults: Defaults & { readonly width: number; readonly height: number };
+  /** Contents of scheduler_config.json: the checkpoint's, else the family's. */
+  readonly scheduler: unknown;
+  /** One entry a text encoder; `undefined` where the checkpoint brings no vocabulary. */
+  readonly tokenizers: readonly (TokenizerFiles | undefined)[];
+  /** Padding id of each tokenizer that the checkpoint does not bring. */
+  readonly padTokens: readonly number[];
+  /** Latent height and width must be multiples of this, or the denoiser's skips are cut. */
+  readonly latentMultiple: number;
+  /** An empty negative prompt is all zeros (SDXL). */
+  readonly zeroEmptyPrompt: boolean;
+  /** Width of the embedded guidance scale, for LCM. */
+  readonly guidanceWidth: number | undefined;
+  /** SDXL conditions on sizes. */
+  readonly wantsSizes: boolean;
+  /** What loading noticed. */
+  readonly warnings: readonly string[];
+  /** States of the text encoders. `clipSkip` counts from 1, the family's own layer. */
+  encodeText(prompts: readonly TokenIds[], clipSkip?: number): Promise<TextEmbedding[]>;
+  denoiser(size: { readonly height: number; readonly width: number }): Denoiser;
+  decodeImage(latents: Latents, options?: StageOptions): Promise<FloatPicture>;
+  encodeImage(picture: FloatPicture, options?: StageOptions): Promise<Latents>;
 }

@@ -464,114 +464,8 @@ export function taesdConfigFromJson(json: unknown, where = "taesd/config.json"):
   };
 }
 
-// ---- the scheduler
-
-export const PREDICTIONS = ["epsilon", "v_prediction", "sample"] as const;
-export type Prediction = (typeof PREDICTIONS)[number];
-export const SPACINGS = ["leading", "linspace", "trailing"] as const;
-export type Spacing = (typeof SPACINGS)[number];
-export const BETA_SCHEDULES = ["linear", "scaled_linear", "squaredcos_cap_v2"] as const;
-export type BetaSchedule = (typeof BETA_SCHEDULES)[number];
-
-/** How the model was trained and is meant to be sampled, as a diffusers scheduler says it. */
-export interface SchedulerConfig {
-  /** diffusers' class, e.g. "PNDMScheduler". */
-  readonly className: string;
-  readonly trainTimesteps: number;
-  readonly betaStart: number;
-  readonly betaEnd: number;
-  readonly betaSchedule: BetaSchedule;
-  /** Instead of the schedule, where given. */
-  readonly trainedBetas: readonly number[] | undefined;
-  readonly prediction: Prediction;
-  readonly spacing: Spacing;
-  readonly stepsOffset: number;
-  /** Whether the last step ends at ᾱ = 1, or at the first ᾱ of the schedule. */
-  readonly setAlphaToOne: boolean;
-  /** Zero terminal signal-to-noise ratio (Lin et al. 2023). */
-  readonly rescaleBetasZeroSnr: boolean;
-  readonly useKarrasSigmas: boolean;
-  /** LCM: steps of the teacher's schedule, and the scale of its boundary condition. */
-  readonly originalInferenceSteps: number;
-  readonly timestepScaling: number;
-}
-
-type SchedulerDefaults = Pick<
-  SchedulerConfig,
-  "betaStart" | "betaEnd" | "betaSchedule" | "spacing" | "setAlphaToOne"
->;
-
-const PLAIN: SchedulerDefaults = {
-  betaStart: 0.0001,
-  betaEnd: 0.02,
-  betaSchedule: "linear",
-  spacing: "linspace",
-  setAlphaToOne: true,
-};
-const KDIFFUSION: SchedulerDefaults = { ...PLAIN, betaStart: 0.00085, betaEnd: 0.012 };
-const CONSISTENCY: SchedulerDefaults = {
-  ...KDIFFUSION,
-  betaSchedule: "scaled_linear",
-  spacing: "leading",
-};
-
-/**
- * What a scheduler's constructor assumes where scheduler_config.json is silent (diffusers 0.42).
- */
-const SCHEDULERS: Readonly<Record<string, SchedulerDefaults>> = {
-  PNDMScheduler: { ...PLAIN, spacing: "leading", setAlphaToOne: false },
-  DDIMScheduler: { ...PLAIN, spacing: "leading" },
-  DDPMScheduler: { ...PLAIN, spacing: "leading" },
-  EulerDiscreteScheduler: PLAIN,
-  EulerAncestralDiscreteScheduler: PLAIN,
-  DPMSolverMultistepScheduler: PLAIN,
-  DPMSolverSinglestepScheduler: PLAIN,
-  DEISMultistepScheduler: PLAIN,
-  UniPCMultistepScheduler: PLAIN,
-  LMSDiscreteScheduler: PLAIN,
-  HeunDiscreteScheduler: KDIFFUSION,
-  KDPM2DiscreteScheduler: KDIFFUSION,
-  KDPM2AncestralDiscreteScheduler: KDIFFUSION,
-  DPMSolverSDEScheduler: KDIFFUSION,
-  LCMScheduler: CONSISTENCY,
-  TCDScheduler: CONSISTENCY,
-};
-
-/**
- * A diffusers scheduler_config.json. Throws `FormatError` for what is malformed or not a discrete-
- * time schedule.
- */
-export function schedulerConfigFromJson(
-  json: unknown,
-  where = "scheduler/scheduler_config.json",
-): SchedulerConfig {
-  const fields = new Fields(json, where);
-  const className = fields.string("_class_name");
-  const defaults = SCHEDULERS[className];
-  if (defaults === undefined) {
-    refuse(where, `a ${className}`, `one of ${Object.keys(SCHEDULERS).join(", ")}`);
-  }
-  const betas = fields.raw("trained_betas");
-  if (betas !== undefined && !(Array.isArray(betas) && betas.every(isNumber))) {
-    throw fields.fail("trained_betas", "a list of numbers");
-  }
-  return {
-    className,
-    trainTimesteps: fields.count("num_train_timesteps", 1000),
-    betaStart: fields.number("beta_start", defaults.betaStart),
-    betaEnd: fields.number("beta_end", defaults.betaEnd),
-    betaSchedule: fields.choice("beta_schedule", BETA_SCHEDULES, defaults.betaSchedule),
-    trainedBetas: betas,
-    prediction: fields.choice("prediction_type", PREDICTIONS, "epsilon"),
-    spacing: fields.choice("timestep_spacing", SPACINGS, defaults.spacing),
-    stepsOffset: fields.number("steps_offset", 0),
-    setAlphaToOne: fields.boolean("set_alpha_to_one", defaults.setAlphaToOne),
-    rescaleBetasZeroSnr: fields.boolean("rescale_betas_zero_snr", false),
-    useKarrasSigmas: fields.boolean("use_karras_sigmas", false),
-    originalInferenceSteps: fields.count("original_inference_steps", 50),
-    timestepScaling: fields.number("timestep_scaling", 10),
-  };
-}
+/** What a network can be trained to predict. */
+export type Prediction = "epsilon" | "v_prediction" | "sample";
 
 // ---- configs from shapes
 
@@ -838,10 +732,17 @@ export function familyOf(config: UnetConfig): Family {
   return config.linearProjection ? "sd2" : "sd1";
 }
 
-/** LCM embeds the guidance scale; Turbo (and Lightning) models come with trailing timesteps. */
-export function variantOf(config: UnetConfig, scheduler: SchedulerConfig | undefined): Variant {
-  if (config.guidanceWidth !== undefined || scheduler?.className === "LCMScheduler") return "lcm";
-  return scheduler?.spacing === "trailing" && !scheduler.rescaleBetasZeroSnr ? "turbo" : "base";
+/**
+ * LCM embeds the guidance scale; Turbo (and Lightning) models come with trailing timesteps. `scheduler` is the contents of
+ * scheduler_config.json.
+ */
+export function variantOf(config: UnetConfig, scheduler: unknown): Variant {
+  if (config.guidanceWidth !== undefined) return "lcm";
+  if (typeof scheduler !== "object" || scheduler === null) return "base";
+  const fields = new Fields(scheduler, "scheduler_config.json");
+  if (fields.raw("_class_name") === "LCMScheduler") return "lcm";
+  const trailing = fields.raw("timestep_spacing") === "trailing";
+  return trailing && fields.raw("rescale_betas_zero_snr") !== true ? "turbo" : "base";
 }
 
 /** What a person gets who asks for nothing in particular. */
@@ -861,8 +762,8 @@ export interface FamilyFacts {
   readonly size: number;
   /** Scale of the latents, for files without configs. */
   readonly latentScale: number;
-  /** Training schedule, for files without configs. */
-  readonly scheduler: SchedulerConfig;
+  /** Contents of scheduler_config.json, for files without configs. */
+  readonly scheduler: Readonly<Record<string, unknown>>;
   /** Id that each tokenizer pads with: end of text, or "!". */
   readonly padTokens: readonly number[];
 }
@@ -871,21 +772,17 @@ export interface FamilyFacts {
  * All of Stable Diffusion: CompVis' v1-inference.yaml, Stability's v2-inference.yaml and
  * sd_xl_base.yaml.
  */
-const TRAINING: SchedulerConfig = {
-  className: "PNDMScheduler",
-  trainTimesteps: 1000,
-  betaStart: 0.00085,
-  betaEnd: 0.012,
-  betaSchedule: "scaled_linear",
-  trainedBetas: undefined,
-  prediction: "epsilon",
-  spacing: "leading",
-  stepsOffset: 1,
-  setAlphaToOne: false,
-  rescaleBetasZeroSnr: false,
-  useKarrasSigmas: false,
-  originalInferenceSteps: 50,
-  timestepScaling: 10,
+const TRAINING = {
+  _class_name: "PNDMScheduler",
+  num_train_timesteps: 1000,
+  beta_start: 0.00085,
+  beta_end: 0.012,
+  beta_schedule: "scaled_linear",
+  prediction_type: "epsilon",
+  timestep_spacing: "leading",
+  steps_offset: 1,
+  set_alpha_to_one: false,
+  skip_prk_steps: true,
 };
 
 /**
@@ -907,7 +804,7 @@ export const FAMILIES: Readonly<Record<Family, FamilyFacts>> = {
     defaults: { steps: 50, cfgScale: 9, sampler: "ddim", schedule: "leading" },
     size: 768,
     latentScale: 0.18215,
-    scheduler: { ...TRAINING, className: "DDIMScheduler", prediction: "v_prediction" },
+    scheduler: { ...TRAINING, _class_name: "DDIMScheduler", prediction_type: "v_prediction" },
     padTokens: [0],
   },
   sdxl: {
@@ -915,7 +812,7 @@ export const FAMILIES: Readonly<Record<Family, FamilyFacts>> = {
     defaults: { steps: 50, cfgScale: 5, sampler: "euler", schedule: "leading" },
     size: 1024,
     latentScale: 0.13025,
-    scheduler: { ...TRAINING, className: "EulerDiscreteScheduler" },
+    scheduler: { ...TRAINING, _class_name: "EulerDiscreteScheduler" },
     padTokens: [49407, 0],
   },
 };
@@ -981,7 +878,7 @@ export function predictionOf(
   if (said === "epsilon") return found("epsilon");
   if (names.has("v_pred")) return found("v_prediction");
   if (family !== "sd2" || inChannels !== 4) return found("epsilon");
-  if (bias === undefined) return found(FAMILIES.sd2.scheduler.prediction);
+  if (bias === undefined) return found("v_prediction");
   const values = Array.from(bias);
   const mean = values.reduce((a, b) => a + b, 0) / values.length;
   const variance = values.reduce((sum, v) => sum + (v - mean) ** 2, 0) / values.length;
