@@ -3,3 +3,9 @@ declare module "*.wgsl" {
   const source: string;
   export default source;
 }
+
+/** Vocabularies likewise. */
+declare module "*.txt" {
+  const text: string;
+  export default text;
+}
