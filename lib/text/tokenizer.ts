@@ -2,7 +2,7 @@
  * CLIP's tokenizer: a prompt to the 77 token ids that the text encoders take.
  * It follows transformers' CLIPTokenizer, which diffusers uses: unlike OpenAI's original it repairs no encoding (ftfy) and
  * reads no HTML entities, and a padding token of "!" (SD 2, the second encoder of SDXL) makes every "!" of a prompt padding.
- * Byte-pair encoding is the npm package's; the JSON below tells it what differs between Rust's and JavaScript's regular expressions.
+ * Byte-pair encoding is the npm package's.
  */
 
 import { Tokenizer } from "@huggingface/tokenizers";
@@ -60,14 +60,14 @@ export function clipTokenizer(padding: "<|endoftext|>" | "!"): ClipTokenizer {
   const merges = parseMerges(CLIP_MERGES);
   const special = [
     { content: START, normalized: true },
-    { content: END, normalized: padding !== END },
-    { content: END, normalized: padding !== END },
+    { content: END, normalized: true },
+    { content: END, normalized: true },
     { content: padding, normalized: false },
   ];
   return build(vocabularyOf(merges), merges, special, 77);
 }
 
-/** A token that is looked for before byte-pair encoding: in the text as it is or as normalised. */
+/** A token that is looked for before byte-pair encoding: in the text as it is or as normalised. Of two alike, the later counts. */
 interface SpecialToken {
   readonly content: string;
   readonly normalized: boolean;
@@ -95,7 +95,7 @@ function build(
       type: "Sequence",
       normalizers: [
         { type: "NFC" },
-        { type: "Replace", pattern: { Regex: String.raw`\p{White_Space}+` }, content: " " },
+        { type: "Replace", pattern: { Regex: String.raw`\s+` }, content: " " },
         { type: "Lowercase" },
       ],
     },
@@ -103,6 +103,7 @@ function build(
       type: "Sequence",
       pretokenizers: [
         { type: "Split", pattern: { Regex: WORDS }, behavior: "Removed", invert: true },
+        // use_regex would split words a second time, where white space is JavaScript's and not Rust's.
         { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false },
       ],
     },
@@ -137,7 +138,7 @@ function build(
 }
 
 /** CLIP's words: contractions, runs of letters, single digits, runs of anything else but white space. */
-const WORDS = String.raw`'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\p{White_Space}\p{L}\p{N}]+`;
+const WORDS = String.raw`'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+`;
 
 function parseMerges(text: string): string[] {
   const lines = text.split("\n").filter((line) => line !== "" && !line.startsWith("#version"));
