@@ -6,14 +6,14 @@
 import { type Shape, sizeOf, stridesOf } from "../base/shape.ts";
 import type { View } from "./ops.ts";
 
-const canonical = (offset: number, strides: readonly number[], shape: Shape): View => ({
-  offset,
-  strides: strides.map((s, i) => shape[i] === 1 ? 0 : s),
-});
+/** The same reading with stride 0 on axes of length 1. */
+export function canonicalView({ offset, strides }: View, shape: Shape): View {
+  return { offset, strides: strides.map((s, i) => shape[i] === 1 ? 0 : s) };
+}
 
 /** All of a tensor of this shape, in order. */
 export function wholeView(shape: Shape): View {
-  return canonical(0, stridesOf(shape), shape);
+  return canonicalView({ offset: 0, strides: stridesOf(shape) }, shape);
 }
 
 /** True for a view that reads all `size` elements of its tensor in order. */
@@ -39,7 +39,8 @@ export function transposeView({ offset, strides }: View, order: readonly number[
 
 /** A view over some shape, from element `begin` of each axis on; `shape` is what remains. */
 export function sliceView({ offset, strides }: View, begin: readonly number[], shape: Shape): View {
-  return canonical(begin.reduce((sum, b, i) => sum + b * strides[i], offset), strides, shape);
+  const moved = begin.reduce((sum, b, i) => sum + b * strides[i], offset);
+  return canonicalView({ offset: moved, strides }, shape);
 }
 
 /** A view over `from` as a view over `to` with the same elements in the same order, where strides can say it. */
@@ -61,5 +62,5 @@ export function reshapeView({ offset, strides }: View, from: Shape, to: Shape): 
     }
     if (inner !== length) return undefined;
   }
-  return canonical(offset, out, to);
+  return canonicalView({ offset, strides: out }, to);
 }

@@ -1,0 +1,175 @@
+/**
+ * What every fused operator means, in small ones: leaves, elementwise, sum, maximum, matmul, conv2d, moves and gather.
+ * The meaning is the oracle that kernels are tested against and the gradient of last resort.
+ */
+
+import { type Shape, show } from "../base/shape.ts";
+import { BINARY, type BinaryOp, type Expression, UNARY, type UnaryOp } from "./expression.ts";
+import { BASE_INPUTS, type EpilogueOp, type OpName, type View } from "./ops.ts";
+import { rebuild } from "./rewrite.ts";
+import type { Graph, Tensor, TensorOf } from "./tensor.ts";
+
+/** The outputs in a fresh graph of small operators only. Throws `RangeError` for a map over overlapping windows. */
+export function decompose(outputs: readonly Tensor[]): Tensor[] {
+  return rebuild(outputs, (node) => meaningOf(node) ?? node);
+}
+
+/** The most negative f32: its exponential is 0 beside any other. */
+const LOWEST = -3.4028234663852886e38;
+
+type Meaning<K extends OpName> = (node: TensorOf<K>) => Tensor;
+
+/** The meaning of each operator, `null` for the small ones. */
+const MEANINGS: { readonly [K in OpName]: Meaning<K> | null } = {
+  parameter: null,
+  input: null,
+  constant: null,
+
+  neg: null,
+  abs: null,
+  exp: null,
+  log: null,
+  sqrt: null,
+  sin: null,
+  cos: null,
+  tanh: null,
+  erf: null,
+  sigmoid: null,
+  add: null,
+  sub: null,
+  mul: null,
+  div: null,
+  max: null,
+  min: null,
+  less: null,
+  select: null,
+  map: ({ inputs, attrs: { shape, body, views }, graph }) =>
+    written(body, inputs.map((x, i) => viewed(x, shape, views[i])), graph).broadcast(shape),
+
+  sum: null,
+  maximum: null,
+
+  matmul: (node) => {
+    const [a, b] = node.inputs;
+    return finished(node, a.matmul(b, node.attrs));
+  },
+  conv2d: (node) => {
+    const [x, weight] = node.inputs;
+    const { stride, padding, upsample } = node.attrs;
+    const enlarged = upsample === 1 ? x : x.upsample(upsample);
+    return finished(node, enlarged.conv2d(weight, { stride, padding }));
+  },
+  attention: ({ inputs: [q, k, v], attrs: { scale, causal }, graph }) => {
+    const [t, s] = [q.shape[1], k.shape[1]];
+    const [queries, keys, values] = [q, k, v].map((x) => x.transpose([0, 2, 1, 3])); // [n, heads, ·, d]
+    const scores = queries.matmul(keys, { transposeB: true }).mul(scale); // [n, heads, t, s]
+    const seen = Array.from({ length: t * s }, (_, i) => i % s <= Math.floor(i / s) ? 1 : 0);
+    const masked = causal
+      ? graph.node("select", [graph.constant(seen, [t, s]), scores, graph.constant(LOWEST)], {})
+      : scores;
+    return softmaxOf(masked).matmul(values, { transposeB: false }).transpose([0, 2, 1, 3]);
+  },
+
+  groupMoments: ({ inputs: [x], attrs: { groups }, graph }) => {
+    const [n, c] = [x.shape[0], x.shape[x.rank - 1]];
+    const grouped = x.reshape([n, x.size / n / c, groups, c / groups]);
+    const moments = momentsOf(grouped, [1, 3]); // [n, 1, groups, 1] each
+    return graph.concat(moments, 3).reshape([n, groups, 2]);
+  },
+  groupNormalize: (node) => {
+    const [x, moments, weight, bias] = node.inputs;
+    const { groups, eps } = node.attrs;
+    const [n, c] = [x.shape[0], x.shape[x.rank - 1]];
+    const each = moments.reshape([n, 1, groups, 2]);
+    const [mean, variance] = [each.slice(3, 0, 1), each.slice(3, 1, 2)]; // [n, 1, groups, 1]
+    const y = x.reshape([n, x.size / n / c, groups, c / groups])
+      .sub(mean).div(variance.add(eps).sqrt()).reshape(x.shape);
+    return finished(node, y.mul(weight.reshape([c])).add(bias.reshape([c])));
+  },
+  layerNorm: (node) => {
+    const [x, weight, bias] = node.inputs;
+    const [mean, variance] = momentsOf(x, [-1]);
+    const y = x.sub(mean).div(variance.add(node.attrs.eps).sqrt());
+    const c = x.shape[x.rank - 1];
+    return finished(node, y.mul(weight.reshape([c])).add(bias.reshape([c])));
+  },
+  softmax: ({ inputs: [x] }) => softmaxOf(x),
+
+  reshape: null,
+  transpose: null,
+  broadcast: null,
+  slice: null,
+  concat: null,
+  pad: null,
+  upsample: null,
+  gather: null,
+
+  stage: ({ inputs: [x] }) => x,
+};
+
+function meaningOf<K extends OpName>(node: TensorOf<K>): Tensor | undefined {
+  return MEANINGS[node.op]?.(node);
+}
+
+/** Over the last axis; the largest is subtracted first, so that no exponential overflows. */
+function softmaxOf(x: Tensor): Tensor {
+  const e = x.sub(x.maximum([-1])).exp();
+  return e.div(e.sum([-1]));
+}
+
+/** Mean, and mean square of the distances from it. */
+function momentsOf(x: Tensor, axes: readonly number[]): [mean: Tensor, variance: Tensor] {
+  const mean = x.mean(axes);
+  const centred = x.sub(mean);
+  return [mean, centred.mul(centred).mean(axes)];
+}
+
+/** A bare result with the node's epilogue written out. */
+function finished(node: TensorOf<EpilogueOp>, bare: Tensor): Tensor {
+  const { epilogue } = node.attrs;
+  if (!epilogue) return bare;
+  const operands: readonly Tensor[] = node.inputs;
+  const all = [bare, ...operands.slice(BASE_INPUTS[node.op])];
+  return written(epilogue.body, all, node.graph).broadcast(bare.shape);
+}
+
+const isUnary = (op: string): op is UnaryOp => UNARY.some((known) => known === op);
+const isBinary = (op: string): op is BinaryOp => BINARY.some((known) => known === op);
+
+/** A body as elementwise nodes. */
+function written(body: Expression, operands: readonly Tensor[], graph: Graph): Tensor {
+  if (typeof body === "number") return graph.constant(body);
+  if ("input" in body) return operands[body.input];
+  const { op } = body;
+  const [a, b, c] = body.args.map((arg) => written(arg, operands, graph));
+  if (isUnary(op)) return graph.node(op, [a], {});
+  if (isBinary(op)) return graph.node(op, [a, b], {});
+  return graph.node(op, [a, b, c], {});
+}
+
+/**
+ * What a view reads, by moves: the axes it walks are nested from the longest stride to the shortest, each is cut
+ * out of the one before, then they are brought into order and spread.
+ */
+function viewed(x: Tensor, shape: Shape, { offset, strides }: View): Tensor {
+  const walked = shape.map((_, axis) => axis)
+    .filter((axis) => shape[axis] > 1 && strides[axis] > 0)
+    .sort((a, b) => strides[b] - strides[a]);
+  let part = x.reshape([1, x.size]).slice(1, offset, x.size);
+  for (const axis of walked) {
+    const [before, inside] = part.shape; // blocks so far, elements in each
+    const [count, stride] = [shape[axis], strides[axis]];
+    if ((count - 1) * stride >= inside) {
+      throw new RangeError(`A view of ${show(x.shape)} over ${show(shape)} overlaps itself`);
+    }
+    const needed = count * stride;
+    part = part.slice(1, 0, Math.min(needed, inside))
+      .pad([0, 0], [0, Math.max(0, needed - inside)])
+      .reshape([before * count, stride]);
+  }
+  const lengths = walked.map((axis) => shape[axis]);
+  const nested = part.slice(1, 0, 1).reshape(lengths);
+  const order = walked.map((_, i) => i).sort((a, b) => walked[a] - walked[b]);
+  const kept = shape.map((n, axis) => walked.includes(axis) ? n : 1);
+  return nested.transpose(order).reshape(kept).broadcast(shape);
+}
