@@ -1,0 +1,374 @@
+/** Group norms (moments, then normalisation), layer norms and softmax: one kernel for each, over any number of rows. */
+
+import type { Tensor } from "../graph/tensor.ts";
+import {
+  type Binding,
+  type Dispatch,
+  epilogueOf,
+  type Kernel,
+  type Profile,
+  type Residence,
+  residencesOf,
+  type Rows,
+  splitRows,
+  stagedBy,
+  type Variant,
+  windowOn,
+} from "./kernel.ts";
+import { flatGrid } from "./map.ts";
+import combineMomentsSource from "../../wgsl/combine_moments.wgsl" with { type: "text" };
+import groupMomentsSource from "../../wgsl/group_moments.wgsl" with { type: "text" };
+import groupNormalizeSource from "../../wgsl/group_normalize.wgsl" with { type: "text" };
+import layerNormSource from "../../wgsl/layer_norm.wgsl" with { type: "text" };
+import softmaxSource from "../../wgsl/softmax.wgsl" with { type: "text" };
+
+const LANES = 64;
+
+/** Four channels at a time where they divide by four. */
+function widthOf(channels: number): { type: "f32" | "vec4f"; width: 1 | 4 } {
+  return channels % 4 === 0 ? { type: "vec4f", width: 4 } : { type: "f32", width: 1 };
+}
+
+/** What `T` alone cannot say: folding the numbers of a T, and making one of them. */
+const FOLDS = {
+  f32: `fn sum_of(v: T) -> f32 { return v; }
+fn max_of(v: T) -> f32 { return v; }
+fn gathered(v: array<f32, 1>) -> T { return v[0]; }`,
+  vec4f: `fn sum_of(v: T) -> f32 { return (v.x + v.y) + (v.z + v.w); }
+fn max_of(v: T) -> f32 { return max(max(v.x, v.y), max(v.z, v.w)); }
+fn gathered(v: array<f32, 4>) -> T { return T(v[0], v[1], v[2], v[3]); }`,
+} as const;
+
+type Part = Pick<Binding, "window"> & { readonly first: number };
+
+/** Rows of an activation of `channels` f32 as a dispatch binds them: textures and small buffers whole. */
+function partOf(x: Tensor, rows: Rows, residence: Residence, profile: Profile): Part {
+  if (residence === "texture" || x.size * 4 <= profile.maxBinding) return { first: 0 };
+  const channels = x.shape[x.rank - 1];
+  return windowOn(rows.begin * channels, rows.end * channels, 4);
+}
+
+const windowed = ({ window }: Part): Pick<Binding, "window"> => window ? { window } : {};
+
+/** Moments of chunks of pixels, then of groups; scratch holds the former. */
+export const groupMoments: Kernel<"groupMoments"> = (node, profile, layoutOf) => {
+  const [x] = node.inputs;
+  const { groups } = node.attrs;
+  const [samples, channels] = [x.shape[0], x.shape[x.rank - 1]];
+  const pixels = x.size / samples / channels;
+  const { type, width } = widthOf(channels);
+  const [residence] = residencesOf(node, profile, layoutOf);
+  const BLOCK = 8;
+  // Enough chunks to keep the device busy, few enough to be merged quickly.
+  const wanted = profile.kind === "software" ? 16 : 128;
+  const chunkPixels = Math.ceil(Math.max(pixels / wanted, 32) / BLOCK) * BLOCK;
+  const chunks = Math.ceil(pixels / chunkPixels);
+  const columns = channels / width;
+  const partials = residence === "texture"
+    ? [{ begin: 0, end: samples * chunks }]
+    : splitRows(samples * chunks, chunkPixels * channels, profile);
+  const first = partials.map(({ begin, end }): Dispatch => {
+    const pixelOf = (chunk: number) =>
+      Math.floor(chunk / chunks) * pixels + Math.min(chunk % chunks * chunkPixels, pixels);
+    const rows = { begin: pixelOf(begin), end: pixelOf(end) };
+    const part = partOf(x, rows, residence, profile);
+    const count = (end - begin) * columns;
+    const [gridColumns, gridRows] = flatGrid(Math.ceil(count / LANES));
+    return {
+      shader: {
+        source: groupMomentsSource,
+        type,
+        constants: { LANES, BLOCK },
+        bindings: [
+          { name: "x", source: 0, element: type, access: "read", residence, ...windowed(part) },
+          {
+            name: "partial",
+            source: "scratch",
+            element: type,
+            access: "read_write",
+            residence: "buffer",
+          },
+        ],
+      },
+      params: {
+        u32: {
+          count,
+          grid_columns: gridColumns,
+          columns,
+          first_chunk: begin,
+          chunks,
+          chunk_pixels: chunkPixels,
+          pixels,
+          x_shift: (part.window?.offset ?? 0) / (4 * width),
+        },
+      },
+      grid: [gridColumns, gridRows, 1],
+      iterations: chunkPixels / BLOCK,
+    };
+  });
+  const groupChannels = channels / groups;
+  const second: Dispatch = {
+    shader: {
+      source: combineMomentsSource,
+      type: "f32",
+      constants: { LANES, WIDTH: width },
+      bindings: [
+        {
+          name: "partial",
+          source: "scratch",
+          element: "f32",
+          access: "read",
+          residence: "buffer",
+        },
+        {
+          name: "result",
+          source: "result",
+          element: "f32",
+          access: "read_write",
+          residence: "buffer",
+        },
+      ],
+    },
+    params: {
+      u32: {
+        groups,
+        channels,
+        group_channels: groupChannels,
+        chunks,
+        chunk_pixels: chunkPixels,
+        pixels,
+      },
+    },
+    grid: [groups, samples, 1],
+    iterations: Math.ceil(chunks * groupChannels / LANES) + Math.log2(LANES),
+  };
+  const dispatches = [...first, second];
+  const scratch = samples * chunks * channels * 2 * 4;
+  return [{ name: "chunks", staged: stagedBy(node, dispatches), scratch, dispatches }];
+};
+
+export const groupNormalize: Kernel<"groupNormalize"> = (node, profile, layoutOf) => {
+  const [x] = node.inputs;
+  const { groups, eps } = node.attrs;
+  const [samples, channels] = [x.shape[0], x.shape[x.rank - 1]];
+  const pixels = x.size / samples / channels;
+  const { type, width } = widthOf(channels);
+  const columns = channels / width;
+  const residences = residencesOf(node, profile, layoutOf);
+  const ROWS = Math.min(profile.kind === "software" ? 64 : 4, pixels);
+  const blocks = Math.ceil(pixels / ROWS);
+  const dispatches = splitRows(samples * blocks, ROWS * channels, profile).map(
+    ({ begin, end }): Dispatch => {
+      const rowOf = (block: number) =>
+        Math.floor(block / blocks) * pixels + Math.min(block % blocks * ROWS, pixels);
+      const rows = { begin: rowOf(begin), end: rowOf(end) };
+      const epilogue = epilogueOf(node, type, {
+        residences,
+        ...(node.size * 4 > profile.maxBinding ? { rows } : {}),
+      });
+      const source = partOf(x, rows, residences[0], profile);
+      const target = partOf(x, rows, "buffer", profile);
+      const count = (end - begin) * columns;
+      const [gridColumns, gridRows] = flatGrid(Math.ceil(count / LANES));
+      const read = (name: string, index: number, element: "f32" | "vec4f"): Binding => ({
+        name,
+        source: index,
+        element,
+        access: "read",
+        residence: residences[index],
+        ...(index === 0 ? windowed(source) : {}),
+      });
+      return {
+        shader: {
+          source: groupNormalizeSource,
+          type,
+          constants: { LANES, ROWS, WIDTH: width },
+          functions: `${FOLDS[type]}\n${epilogue.functions}`,
+          bindings: [
+            read("x", 0, type),
+            read("moments", 1, "f32"),
+            read("weight", 2, type),
+            read("bias", 3, type),
+            {
+              name: "result",
+              source: "result",
+              element: type,
+              access: "read_write",
+              residence: "buffer",
+              ...windowed(target),
+            },
+            ...epilogue.bindings,
+          ],
+        },
+        params: {
+          u32: {
+            count,
+            grid_columns: gridColumns,
+            columns,
+            first_block: begin,
+            blocks,
+            pixels,
+            groups,
+            group_channels: channels / groups,
+            first_row: target.window ? rows.begin : 0,
+            x_shift: (source.window?.offset ?? 0) / (4 * width),
+            result_shift: (target.window?.offset ?? 0) / (4 * width),
+            ...epilogue.params,
+          },
+          f32: { eps },
+        },
+        grid: [gridColumns, gridRows, 1],
+        iterations: ROWS,
+      };
+    },
+  );
+  return [{ name: "columns", staged: stagedBy(node, dispatches), scratch: 0, dispatches }];
+};
+
+/** How the lanes of a workgroup share rows: `lanes` have `rows` of them together. */
+interface Sharing {
+  readonly name: string;
+  readonly lanes: number;
+  readonly rows: number;
+}
+const ALONE: Sharing = { name: "rows", lanes: 1, rows: 1 };
+const SEVERAL: Sharing = { name: "rows", lanes: 1, rows: 8 };
+const TOGETHER: Sharing = { name: "workgroup", lanes: 64, rows: 1 };
+const THREADS = 64;
+
+/** The rows of a matrix [rows, columns] of T, shared out to lanes. */
+function byRows(
+  node: Tensor,
+  profile: Profile,
+  sharings: readonly [Sharing, ...Sharing[]],
+  dispatchOf: (sharing: Sharing, rows: Rows, whole: boolean) => Dispatch,
+): readonly [Variant, ...Variant[]] {
+  const channels = node.shape[node.rank - 1];
+  const parts = splitRows(node.size / channels, channels, profile);
+  const variantOf = (sharing: Sharing): Variant => {
+    const dispatches = parts.map((rows) => dispatchOf(sharing, rows, parts.length === 1));
+    return { name: sharing.name, staged: stagedBy(node, dispatches), scratch: 0, dispatches };
+  };
+  const [first, ...rest] = sharings;
+  return [variantOf(first), ...rest.map(variantOf)];
+}
+
+/** Grid over sets of rows. */
+function rowGrid(rows: number, sharing: Sharing): [columns: number, rows: number] {
+  return flatGrid(Math.ceil(rows / sharing.rows / (THREADS / sharing.lanes)));
+}
+
+export const layerNorm: Kernel<"layerNorm"> = (node, profile, layoutOf) => {
+  const [x] = node.inputs;
+  const channels = x.shape[x.rank - 1];
+  const { type, width } = widthOf(channels);
+  const residences = residencesOf(node, profile, layoutOf);
+  const software = profile.kind === "software";
+  return byRows(
+    node,
+    profile,
+    software ? [SEVERAL, TOGETHER] : [TOGETHER, SEVERAL],
+    (sharing, rows, whole) => {
+      const epilogue = epilogueOf(node, type, { residences, ...(whole ? {} : { rows }) });
+      const source = partOf(x, rows, residences[0], profile);
+      const target = partOf(x, rows, "buffer", profile);
+      const [gridColumns, gridRows] = rowGrid(rows.end - rows.begin, sharing);
+      const columns = channels / width;
+      const read = (name: string, index: number): Binding => ({
+        name,
+        source: index,
+        element: type,
+        access: "read",
+        residence: residences[index],
+        ...(index === 0 ? windowed(source) : {}),
+      });
+      const skipped = residences[0] === "texture" ? rows.begin * channels : source.first;
+      return {
+        shader: {
+          source: layerNormSource,
+          type,
+          constants: { THREADS, LANES: sharing.lanes, ROWS: sharing.rows, WIDTH: width },
+          functions: `${FOLDS[type]}\n${epilogue.functions}`,
+          bindings: [
+            read("x", 0),
+            read("weight", 1),
+            read("bias", 2),
+            {
+              name: "result",
+              source: "result",
+              element: type,
+              access: "read_write",
+              residence: "buffer",
+              ...windowed(target),
+            },
+            ...epilogue.bindings,
+          ],
+        },
+        params: {
+          u32: {
+            grid_columns: gridColumns,
+            columns,
+            rows: rows.end - rows.begin,
+            x_first: skipped / width,
+            result_first: target.first / width,
+            ...epilogue.params,
+          },
+          f32: { eps: node.attrs.eps },
+        },
+        grid: [gridColumns, gridRows, 1],
+        iterations: 3 * Math.ceil(columns / sharing.lanes) + 4 * sharing.rows * 8,
+      };
+    },
+  );
+};
+
+export const softmax: Kernel<"softmax"> = (node, profile, layoutOf) => {
+  const [x] = node.inputs;
+  const channels = x.shape[x.rank - 1];
+  const { type, width } = widthOf(channels);
+  const [residence] = residencesOf(node, profile, layoutOf);
+  const columns = channels / width;
+  const LONG = 16_384; // three passes of a lane alone would come near the limit of iterations
+  const software = profile.kind === "software";
+  const sharings = columns > LONG
+    ? [TOGETHER] as const
+    : software
+    ? [ALONE, TOGETHER] as const
+    : [TOGETHER, ALONE] as const;
+  return byRows(node, profile, sharings, (sharing, rows) => {
+    const source = partOf(x, rows, residence, profile);
+    const target = partOf(x, rows, "buffer", profile);
+    const [gridColumns, gridRows] = rowGrid(rows.end - rows.begin, sharing);
+    const skipped = residence === "texture" ? rows.begin * channels : source.first;
+    return {
+      shader: {
+        source: softmaxSource,
+        type,
+        constants: { THREADS, LANES: sharing.lanes },
+        functions: FOLDS[type],
+        bindings: [
+          { name: "x", source: 0, element: type, access: "read", residence, ...windowed(source) },
+          {
+            name: "result",
+            source: "result",
+            element: type,
+            access: "read_write",
+            residence: "buffer",
+            ...windowed(target),
+          },
+        ],
+      },
+      params: {
+        u32: {
+          grid_columns: gridColumns,
+          columns,
+          rows: rows.end - rows.begin,
+          x_first: skipped / width,
+          result_first: target.first / width,
+        },
+      },
+      grid: [gridColumns, gridRows, 1],
+      iterations: 3 * Math.ceil(columns / sharing.lanes) + 16,
+    };
+  });
+};
