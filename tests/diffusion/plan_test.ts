@@ -75,6 +75,16 @@ Deno.test("planSampling begins at unit variance in VP, at σ in VE, and at √(1
   }
 });
 
+Deno.test("planSampling names the σ that diffusers takes for Karras and exponential when they span all timesteps", () => {
+  for (const sigmas of ["karras", "exponential"] as const) {
+    const own = planSampling({ sampler: "euler", steps: 12, scheduler: { ...scheduler, sigmas } });
+    const named = planSampling({ sampler: "euler", schedule: sigmas, steps: 12, scheduler });
+    assert.deepEqual(named.sigmas, own.sigmas);
+    assert.deepEqual(named.timesteps, own.timesteps);
+    assert.equal(named.initialScale, own.initialScale);
+  }
+});
+
 Deno.test("planSampling takes dpm2's σ as AUTOMATIC1111 does: one more, without the last but one", () => {
   const euler = planSampling({ sampler: "euler", schedule: "karras", steps: 11, scheduler });
   const dpm2 = planSampling({ sampler: "dpm2", schedule: "karras", steps: 10, scheduler });

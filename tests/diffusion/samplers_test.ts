@@ -3,6 +3,7 @@ import { torchCpu } from "../../lib/base/random.ts";
 import { denoiser, type Latents, weigh } from "../../lib/diffusion/denoiser.ts";
 import { SAMPLER_NAMES, type SamplerName, SCHEDULE_NAMES } from "../../lib/diffusion/names.ts";
 import { parseSchedulerConfig, type Plan, planSampling } from "../../lib/diffusion/plan.ts";
+import { type Level, sigmaOf, ve, vp } from "../../lib/diffusion/schedule.ts";
 import { sample, type SamplingOptions, type SamplingStep } from "../../lib/diffusion/samplers.ts";
 import { readGolden } from "../golden.ts";
 
@@ -152,6 +153,37 @@ Deno.test("sample with a perfect denoiser returns the clean latents for every sa
       const error = Math.max(...x.map((v, i) => Math.abs(v - alpha * clean[i])));
       assert.ok(error <= 5 * sigma + 1e-4, `${sampler} ${schedule}: ${error}`);
     }
+  }
+});
+
+Deno.test("sample gives the same latents in VE as in VP", async () => {
+  // heun, dpm2 and lms are written for VE alone
+  const samplers = SAMPLER_NAMES.filter((name) => !["heun", "dpm2", "lms"].includes(name));
+  for (const sampler of samplers) {
+    const settings = {
+      ...cases[0].config,
+      set_alpha_to_one: true,
+      prediction_type: "v_prediction",
+    };
+    const plan = planSampling({ sampler, steps: 8, scheduler: parseSchedulerConfig(settings) });
+    const start = torchCpu(5).normal(SIZE);
+    const results = await Promise.all([ve, vp].map(async (scaled) => {
+      const convert = (level: Level) => scaled(sigmaOf(level), level.timestep);
+      const intervals = plan.intervals.map(({ at, from, to }) => (
+        { at: convert(at), from: convert(from), to: convert(to) }
+      ));
+      const { alpha, sigma } = intervals[0].from;
+      const noise = torchCpu(6);
+      let x = weigh([Math.hypot(alpha, sigma), start]);
+      const denoise = denoiser("v_prediction", network);
+      const eta = sampler === "ddim" ? { eta: 0.7 } : {};
+      for await (const step of sample({ ...plan, intervals }, denoise, x, { noise, ...eta })) {
+        x = step.x;
+      }
+      return x;
+    }));
+    const error = relativeError(results[0], results[1]);
+    assert.ok(error <= tolerance(15), `${sampler}: ${error}`);
   }
 });
 
