@@ -308,7 +308,7 @@ function depthsOf(fields: Fields, depth: Depth, resnets: number): readonly numbe
 
 function blockTypes(fields: Fields, key: string, kind: "Down" | "Up", levels: number): string[] {
   const types = fields.strings(key);
-  if (types.length !== levels) throw fields.fail(key, `${levels} blocks, one for each level`);
+  if (types.length !== levels) throw fields.fail(key, `as many as levels, which are ${levels}`);
   const unknown = types.find((type) => !(type in BLOCKS) || !type.includes(kind));
   if (unknown !== undefined) {
     refuse(fields.where, `a UNet with ${unknown}`, `${kind}Block2D or CrossAttn${kind}Block2D`);
@@ -384,7 +384,9 @@ export function vaeConfigFromJson(json: unknown, where = "vae/config.json"): Vae
     const types = fields.strings(key);
     const unknown = types.find((type) => type !== known);
     if (unknown !== undefined) refuse(where, `an autoencoder with ${unknown}`, known);
-    if (types.length !== channels.length) throw fields.fail(key, `${channels.length} blocks`);
+    if (types.length !== channels.length) {
+      throw fields.fail(key, `as many as levels, which are ${channels.length}`);
+    }
   }
   if (fields.has("latents_mean") || fields.has("latents_std")) {
     refuse(where, "an autoencoder with a mean for each latent channel", "one scaling factor");
@@ -733,8 +735,8 @@ export function familyOf(config: UnetConfig): Family {
 }
 
 /**
- * LCM embeds the guidance scale; Turbo (and Lightning) models come with trailing timesteps. `scheduler` is the contents of
- * scheduler_config.json.
+ * LCM embeds the guidance scale; Turbo (and Lightning) models come with trailing timesteps.
+ * `scheduler` is the contents of scheduler_config.json.
  */
 export function variantOf(config: UnetConfig, scheduler: unknown): Variant {
   if (config.guidanceWidth !== undefined) return "lcm";
@@ -834,11 +836,12 @@ export function defaultsOf(family: Family, variant: Variant): Defaults {
 /**
  * Which states of each text encoder condition the denoiser. `clipSkip` counts from 1, the family's
  * own layer, downward (diffusers' clip_skip plus one). SD 1: last layer, normed. SD 2: the
- * penultimate of OpenCLIP's 24, normed, which is the last of the 23 that diffusers' folders keep.
- * SDXL: the penultimate of both encoders, not normed.
+ * penultimate of OpenCLIP's 24, normed; diffusers' folders keep 23, of which it is the last, and no
+ * projection. SDXL: the penultimate of both encoders, not normed.
  */
 export function clipOutput(family: Family, config: ClipConfig, clipSkip: number): ClipOutput {
-  const own = family === "sdxl" || (family === "sd2" && config.layers === 24) ? 1 : 0;
+  const complete = config.layers === 24 || config.projection !== undefined;
+  const own = family === "sdxl" || (family === "sd2" && complete) ? 1 : 0;
   return { skip: own + clipSkip - 1, finalNorm: family !== "sdxl" };
 }
 

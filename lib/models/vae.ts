@@ -9,8 +9,8 @@
  *
  * Tiled execution. Two values live as whole pictures between segments: x, the main stream, and h,
  * the inside of a resnet. A segment reads one or both and writes one to a new picture, so at most
- * three exist at a time; a segment that reads h and x may write over x where the widths agree, since
- * it uses x at the written pixels only. For each segment:
+ * three exist at a time; a segment that reads h and x may write over x where the widths agree,
+ * since it uses x at the written pixels only. For each segment:
  *
  * 1. Cut the picture it writes into tiles. Tile [a, b) of one axis reads [a/zoom − before, b/zoom +
  *    after) of every value in `reads`, where before and after are the halo's, cut off at the edges

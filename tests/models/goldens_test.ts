@@ -9,6 +9,7 @@ import { Graph } from "../../lib/graph/tensor.ts";
 import { type ClipConfig, clipInputs, clipText, pooledRow } from "../../lib/models/clip.ts";
 import {
   clipConfigFromJson,
+  clipConfigFromShapes,
   clipOutput,
   unetConfigFromJson,
   vaeConfigFromJson,
@@ -288,6 +289,20 @@ Deno.test("clipText counts skipped layers from the top", async () => {
   });
   const error = nmse(hidden, tensorOf(golden, "text_encoder.hidden_states.1"));
   assert.ok(error <= INSIDE, `NMSE ${error.toExponential(2)}`);
+});
+
+Deno.test("clipText of SD 2's single file, with a layer more, equals that of its folder", async () => {
+  const golden = await readGolden("sd2");
+  const tiny = await readTiny("tiny/sd2.safetensors", "text_encoder");
+  const config = clipConfigFromShapes(tiny.shapes, { heads: [2], activation: "gelu" });
+  const { hidden } = runText(
+    config,
+    tiny.values,
+    golden,
+    "text_encoder",
+    clipOutput("sd2", config, 1),
+  );
+  final(golden, "text_encoder.used", hidden);
 });
 
 // ---- autoencoders
