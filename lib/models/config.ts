@@ -714,11 +714,12 @@ export function taesdConfigFromShapes(shapes: Shapes, where = "the tiny autoenco
   const survey = new Survey(shapes, where);
   const decodes = survey.has("decoder");
   const first = decodes ? "decoder.layers.0.weight" : "encoder.layers.0.weight";
-  const final = [...shapes].findLast(([name]) => /^encoder\.layers\.\d+\.weight$/.test(name));
   return {
     ...TAESD,
     channels: survey.size(first, 0),
-    latentChannels: decodes ? survey.size(first, 1) : final?.[1][0] ?? TAESD.latentChannels,
+    latentChannels: decodes
+      ? survey.size(first, 1)
+      : survey.size(`encoder.layers.${survey.count("encoder.layers") - 1}.weight`, 0),
   };
 }
 

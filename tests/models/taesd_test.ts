@@ -1,12 +1,13 @@
-/**
- * TAESD's receptive field and parameters; its pictures are compared with the reference in the
- * goldens of real weights.
- */
+/** TAESD: its receptive field, its parameters, and a picture against fixtures/make/taesd.py. */
 
 import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 import { sizeOf } from "../../lib/base/shape.ts";
-import { interpret } from "../../lib/graph/interpret.ts";
-import { Graph, type Tensor } from "../../lib/graph/tensor.ts";
+import { decodePicture } from "../../lib/formats/png.ts";
+import { SafetensorsFile } from "../../lib/formats/safetensors.ts";
+import { interpret, type Values } from "../../lib/graph/interpret.ts";
+import { Graph } from "../../lib/graph/tensor.ts";
+import { taesdConfigFromShapes } from "../../lib/models/config.ts";
 import {
   decoderHalo,
   encoderHalo,
@@ -15,6 +16,8 @@ import {
   taesdEncode,
 } from "../../lib/models/taesd.ts";
 import { manifestOf, paramsOf } from "../../lib/nn/params.ts";
+import { nmse } from "../tolerance.ts";
+import { channelsLast, readTiny } from "./tiny.ts";
 
 /** As TAESD, with two channels inside: the same receptive field, and quick. */
 const NARROW = { ...TAESD, channels: 2 };
@@ -32,9 +35,7 @@ function spread(
   for (const { name, shape } of manifestOf(graph).values()) {
     values[name] = new Float64Array(sizeOf(shape)).fill(name.endsWith("weight") ? 1 : 0);
   }
-  const tensor: Tensor | undefined = graph.labels.get(label);
-  assert.ok(tensor, label);
-  return interpret([tensor], values, { precision: "f64" })[0];
+  return runNamed(graph, label, values);
 }
 
 /** First and last column above 0 among rows of `width` pixels. */
@@ -83,3 +84,47 @@ Deno.test("taesdDecode and taesdEncode have as many parameters as diffusers' Aut
   const entries = manifestOf(graph).values().toArray();
   assert.equal(entries.reduce((sum, { shape }) => sum + sizeOf(shape), 0), 2_445_063);
 });
+
+/** fixtures/pictures/fox.png, [128, 128, 3] in −1 … 1. */
+async function readFox(): Promise<Float64Array> {
+  const path = new URL("../../fixtures/pictures/fox.png", import.meta.url);
+  const { data, width, height, channels } = await decodePicture(
+    await Deno.readFile(path),
+    "fox.png",
+  );
+  assert.deepEqual([width, height, channels], [128, 128, 3]);
+  return Float64Array.from(data, (byte) => byte / 127.5 - 1);
+}
+
+Deno.test("taesdEncode and taesdDecode equal the reference on a picture, with trained weights", async () => {
+  const path = fileURLToPath(new URL("../../fixtures/goldens/taesd.safetensors", import.meta.url));
+  using golden = await SafetensorsFile.open(path);
+  const latents = await golden.readTensor("taesd.fox.latents");
+  const decoded = await golden.readTensor("taesd.fox.decoded");
+
+  const encoder = await readTiny("taesd/taesd_encoder.safetensors", "taesd_encoder");
+  const config = taesdConfigFromShapes(encoder.shapes);
+  assert.deepEqual(config, TAESD);
+  const there = new Graph();
+  taesdEncode(paramsOf(there, "taesd_encoder"), config, there.input("x", [1, 128, 128, 3]));
+  assert.deepEqual(new Set(manifestOf(there).keys()), new Set(Object.keys(encoder.values)));
+  const z = runNamed(there, "taesd_encoder.encoder", { ...encoder.values, x: await readFox() });
+  const latentError = nmse(z, channelsLast(latents, [1, 4, 16, 16]));
+  assert.ok(latentError < 1e-12, `latents: NMSE ${latentError}`);
+
+  const decoder = await readTiny("taesd/taesd_decoder.safetensors", "taesd_decoder");
+  assert.deepEqual(taesdConfigFromShapes(decoder.shapes), TAESD);
+  const back = new Graph();
+  taesdDecode(paramsOf(back, "taesd_decoder"), config, back.input("z", [1, 16, 16, 4]));
+  assert.deepEqual(new Set(manifestOf(back).keys()), new Set(Object.keys(decoder.values)));
+  const y = runNamed(back, "taesd_decoder.decoder", { ...decoder.values, z });
+  const picture = channelsLast(decoded, [1, 3, 128, 128]).map((v) => 2 * v - 1);
+  const pictureError = nmse(y, picture);
+  assert.ok(pictureError < 1e-12, `picture: NMSE ${pictureError}`);
+});
+
+function runNamed(graph: Graph, label: string, values: Values): Float64Array {
+  const tensor = graph.labels.get(label);
+  assert.ok(tensor, label);
+  return interpret([tensor], values, { precision: "f64" })[0];
+}
