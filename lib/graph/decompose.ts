@@ -8,6 +8,7 @@ import { BINARY, type BinaryOp, type Expression, UNARY, type UnaryOp } from "./e
 import { BASE_INPUTS, type EpilogueOp, type OpName, type View } from "./ops.ts";
 import { rebuild } from "./rewrite.ts";
 import type { Graph, Tensor, TensorOf } from "./tensor.ts";
+import { isWhole } from "./view.ts";
 
 /** The outputs in a fresh graph of small operators only. Throws `RangeError` for a map over overlapping windows. */
 export function decompose(outputs: readonly Tensor[]): Tensor[] {
@@ -151,7 +152,9 @@ function written(body: Expression, operands: readonly Tensor[], graph: Graph): T
  * What a view reads, by moves: the axes it walks are nested from the longest stride to the shortest, each is cut
  * out of the one before, then they are brought into order and spread.
  */
-function viewed(x: Tensor, shape: Shape, { offset, strides }: View): Tensor {
+function viewed(x: Tensor, shape: Shape, view: View): Tensor {
+  if (isWhole(view, shape, x.size)) return x.reshape(shape);
+  const { offset, strides } = view;
   const walked = shape.map((_, axis) => axis)
     .filter((axis) => shape[axis] > 1 && strides[axis] > 0)
     .sort((a, b) => strides[b] - strides[a]);

@@ -18,13 +18,14 @@ export function reachable(outputs: readonly Tensor[]): Tensor[] {
   return [...found].sort((a, b) => a.id - b.id);
 }
 
-/** For each reachable tensor how many times it is read; being an output counts once. */
-export function countReaders(outputs: readonly Tensor[]): Map<Tensor, number> {
-  const counts = new Map<Tensor, number>();
-  const count = (t: Tensor) => counts.set(t, (counts.get(t) ?? 0) + 1);
-  for (const node of reachable(outputs)) node.inputs.forEach(count);
-  outputs.forEach(count);
-  return counts;
+/** The readers of each reachable tensor, oldest first, once for each time they read it. Being an output does not count. */
+export function readersOf(outputs: readonly Tensor[]): Map<Tensor, Tensor[]> {
+  const readers = new Map<Tensor, Tensor[]>();
+  for (const node of reachable(outputs)) {
+    readers.set(node, []);
+    for (const input of node.inputs) readers.get(input)?.push(node);
+  }
+  return readers;
 }
 
 /**
@@ -40,13 +41,18 @@ export type Rule = (node: Tensor, original: Tensor) => Tensor;
  * Throws when the rule changes a shape or an element type.
  */
 export function rebuild(outputs: readonly Tensor[], rule: Rule): Tensor[] {
-  return copyGraph(copyGraph(outputs, rule), (node) => node);
+  return rewrite(rewrite(outputs, rule).outputs, (copy) => copy).outputs;
 }
 
-function copyGraph(outputs: readonly Tensor[], rule: Rule): Tensor[] {
-  if (outputs.length === 0) return [];
+/** As `rebuild`, but leaves in the graph what nobody reads; `changed` tells whether the rule replaced anything. */
+export function rewrite(
+  outputs: readonly Tensor[],
+  rule: Rule,
+): { readonly outputs: Tensor[]; readonly changed: boolean } {
+  if (outputs.length === 0) return { outputs: [], changed: false };
   const from = outputs[0].graph;
   const to = new Graph();
+  let changed = false;
   const replacements = new Map<Tensor, Tensor>();
   const replacementOf = (old: Tensor): Tensor => {
     const found = replacements.get(old);
@@ -55,7 +61,10 @@ function copyGraph(outputs: readonly Tensor[], rule: Rule): Tensor[] {
   };
   for (const original of reachable(outputs)) {
     const node = to.within(from.scopeOf(original), () => {
-      return rule(to.copy(original, original.inputs.map(replacementOf)), original);
+      const copy = to.copy(original, original.inputs.map(replacementOf));
+      const replacement = rule(copy, original);
+      changed ||= replacement !== copy;
+      return replacement;
     });
     if (!sameShape(node.shape, original.shape) || node.dtype !== original.dtype) {
       const [was, is] = [original, node].map((t) => `${t.op} ${show(t.shape)} ${t.dtype}`);
@@ -67,5 +76,5 @@ function copyGraph(outputs: readonly Tensor[], rule: Rule): Tensor[] {
     const node = replacements.get(tensor);
     if (node) to.label(name, node);
   }
-  return outputs.map(replacementOf);
+  return { outputs: outputs.map(replacementOf), changed };
 }

@@ -85,6 +85,15 @@ function together(shapes: readonly Shape[]): Shape {
   return shapes.reduce((a, b) => broadcastShapes(a, b) ?? []);
 }
 
+/**
+ * The order of operands that may change places: what is computed before weights and inputs, those before constants,
+ * the younger before the older. So `h + x` and `x + h` are one expression, and few shaders serve many epilogues.
+ */
+function isLess(a: Tensor, b: Tensor): boolean {
+  const [x, y] = [a, b].map((t) => t.op === "constant" ? 0 : t.inputs.length === 0 ? 1 : 2);
+  return x < y || (x === y && a.id < b.id);
+}
+
 /** `x` and the number, of a tensor that is x + number (or x · number). */
 function withNumber(t: Tensor, op: "add" | "mul"): { x: Tensor; value: number } | undefined {
   if ((t.op !== "add" && t.op !== "mul") || t.op !== op) return undefined;
@@ -113,7 +122,7 @@ const REWRITES: { readonly [K in OpName]?: Rewrite<K> } = {
     return scaled && spread(scaled.x.mul(-scaled.value), shape);
   },
   add: ({ inputs: [a, b], shape }) => {
-    if (a.op === "constant" && b.op !== "constant") return b.add(a);
+    if (isLess(a, b)) return b.add(a);
     if (b.op === "neg") return a.sub(b.inputs[0]);
     if (a.op === "neg") return b.sub(a.inputs[0]);
     const term = uniform(b);
@@ -129,7 +138,7 @@ const REWRITES: { readonly [K in OpName]?: Rewrite<K> } = {
     return uniform(a) === 0 ? spread(b.neg(), shape) : undefined;
   },
   mul: ({ inputs: [a, b], shape }) => {
-    if (a.op === "constant" && b.op !== "constant") return b.mul(a);
+    if (isLess(a, b)) return b.mul(a);
     const factor = uniform(b);
     if (factor === undefined) return undefined;
     if (factor === 1) return spread(a, shape);
@@ -139,8 +148,8 @@ const REWRITES: { readonly [K in OpName]?: Rewrite<K> } = {
     return scaled && spread(scaled.x.mul(scaled.value * factor), shape);
   },
   div: ({ inputs: [a, b], shape }) => uniform(b) === 1 ? spread(a, shape) : undefined,
-  max: ({ inputs: [a, b] }) => a.op === "constant" && b.op !== "constant" ? b.max(a) : undefined,
-  min: ({ inputs: [a, b] }) => a.op === "constant" && b.op !== "constant" ? b.min(a) : undefined,
+  max: ({ inputs: [a, b] }) => isLess(a, b) ? b.max(a) : undefined,
+  min: ({ inputs: [a, b] }) => isLess(a, b) ? b.min(a) : undefined,
   select: ({ inputs: [condition, a, b], shape }) => {
     const value = a === b ? 1 : uniform(condition);
     return value === undefined ? undefined : spread(value !== 0 ? a : b, shape);

@@ -274,8 +274,10 @@ export class Graph {
   }
 }
 
-/** Attributes as text, different for different attributes (JSON alone writes infinities and NaN as null). */
+/** Attributes as text, different for different attributes; JSON alone would write infinities and NaN as null. */
 function keyOf(attrs: object): string {
+  const text = JSON.stringify(attrs);
+  if (!text.includes("null")) return text;
   return JSON.stringify(
     attrs,
     (_, value) => typeof value === "number" && !Number.isFinite(value) ? `#${value}` : value,

@@ -23,6 +23,11 @@ export function isWhole(view: View, shape: Shape, size: number): boolean {
     strides.every((s, i) => s === view.strides[i] || shape[i] === 1);
 }
 
+/** True for views over one shape that read the same; both in canonical form. */
+export function sameView(a: View, b: View): boolean {
+  return a.offset === b.offset && a.strides.every((s, i) => s === b.strides[i]);
+}
+
 /** A view over `from`, read as the larger shape it broadcasts to. */
 export function broadcastView({ offset, strides }: View, from: Shape, to: Shape): View {
   const missing = to.length - from.length;

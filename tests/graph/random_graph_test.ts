@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { decompose } from "../../lib/graph/decompose.ts";
+import { fuse } from "../../lib/graph/fuse.ts";
 import { interpret } from "../../lib/graph/interpret.ts";
 import { RULES } from "../../lib/graph/ops.ts";
 import { print } from "../../lib/graph/print.ts";
@@ -9,16 +10,23 @@ import { reachable, rebuild } from "../../lib/graph/rewrite.ts";
 import { simplify } from "../../lib/graph/simplify.ts";
 import type { Tensor } from "../../lib/graph/tensor.ts";
 import { verify } from "../../lib/graph/verify.ts";
-import { randomGraph } from "./random_graph.ts";
+import { type RandomGraph, randomGraph } from "./random_graph.ts";
 
 type Pass = (outputs: readonly Tensor[]) => Tensor[];
 
-/** Every pass, alone and in the order in which a compiler runs them. */
+/** Applying one of these again changes nothing. */
 const PASSES: Readonly<Record<string, Pass>> = {
   rebuild: (outputs) => rebuild(outputs, (node) => node),
   decompose,
   simplify,
+  fuse,
+  "fuse after simplify": (outputs) => fuse(simplify(outputs)),
+};
+
+const COMPOSITIONS: Readonly<Record<string, Pass>> = {
   "simplify after decompose": (outputs) => simplify(decompose(outputs)),
+  "fuse after simplify after decompose": (outputs) => fuse(simplify(decompose(outputs))),
+  "decompose after fuse": (outputs) => decompose(fuse(outputs)),
 };
 
 const SEEDS = Array.from({ length: 300 }, (_, i) => i);
@@ -34,24 +42,37 @@ function difference(actual: Float64Array[], expected: Float64Array[]): string | 
   return undefined;
 }
 
-for (const [name, pass] of Object.entries(PASSES)) {
-  Deno.test(`${name} preserves meaning, keeps the law and is idempotent on random graphs`, () => {
-    for (const seed of SEEDS) {
-      const { outputs, values } = randomGraph(seed);
-      const context = () => `seed ${seed}:\n${print(outputs)}`;
-      try {
-        const after = pass(outputs);
-        verify(after);
-        const expected = interpret(outputs, values, { precision: "f64" });
-        const wrong = difference(interpret(after, values, { precision: "f64" }), expected);
-        assert.equal(wrong, undefined, print(after));
-        assert.equal(print(pass(after)), print(after));
-      } catch (error) {
-        throw new Error(`${error instanceof Error ? error.message : error}\n${context()}`, {
-          cause: error,
-        });
-      }
+/** Runs a check on the graph of every seed; a failure tells seed and graph. */
+function forRandomGraphs(check: (graph: RandomGraph) => void): void {
+  for (const seed of SEEDS) {
+    const graph = randomGraph(seed);
+    try {
+      check(graph);
+    } catch (error) {
+      const message = error instanceof Error ? error.message : `${error}`;
+      throw new Error(`${message}\nseed ${seed}:\n${print(graph.outputs)}`, { cause: error });
     }
+  }
+}
+
+for (const [name, pass] of Object.entries({ ...PASSES, ...COMPOSITIONS })) {
+  Deno.test(`${name} preserves the meaning of random graphs and keeps the law`, () => {
+    forRandomGraphs(({ outputs, values }) => {
+      const after = pass(outputs);
+      verify(after);
+      const expected = interpret(outputs, values, { precision: "f64" });
+      const wrong = difference(interpret(after, values, { precision: "f64" }), expected);
+      assert.equal(wrong, undefined, `${wrong}\n${print(after)}`);
+    });
+  });
+}
+
+for (const [name, pass] of Object.entries(PASSES)) {
+  Deno.test(`${name} changes nothing when applied again to random graphs`, () => {
+    forRandomGraphs(({ outputs }) => {
+      const after = pass(outputs);
+      assert.equal(print(pass(after)), print(after));
+    });
   });
 }
 

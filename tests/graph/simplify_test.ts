@@ -19,12 +19,13 @@ const RULES: Readonly<Record<string, readonly [before: Build, after: Build]>> = 
   "−(x − y)": [({ x, y }) => x.sub(y.broadcast([2, 3, 4])).neg(), ({ x, y }) => y.sub(x)],
   "x + −y": [({ x, y }) => x.add(y.neg()), ({ x, y }) => x.sub(y)],
   "−x + y": [({ x, y }) => x.neg().add(y), ({ x, y }) => y.sub(x)],
-  "x − −y": [({ x, y }) => x.sub(y.neg()), ({ x, y }) => x.add(y)],
+  "x − −y": [({ x, y }) => x.sub(y.neg()), ({ x, y }) => y.add(x)],
   "−x · 3": [({ x }) => x.neg().mul(3), ({ x }) => x.mul(-3)],
   "−(x · 3)": [({ x }) => x.mul(3).neg(), ({ x }) => x.mul(-3)],
   "x + 2 + 3 − 1": [({ x }) => x.add(2).add(3).sub(1), ({ x }) => x.add(4)],
   "x · 2 · 3": [({ x }) => x.mul(2).mul(3), ({ x }) => x.mul(6)],
   "2 · x": [({ g, x }) => g.constant(2).mul(x), ({ x }) => x.mul(2)],
+  "x + tanh y is tanh y + x": [({ x, y }) => x.add(y.tanh()), ({ x, y }) => y.tanh().add(x)],
   "one + zeros of a larger shape": [
     ({ g, one }) => one.add(g.constant(0, [3])),
     ({ one }) => one.broadcast([3]),
@@ -44,7 +45,7 @@ const RULES: Readonly<Record<string, readonly [before: Build, after: Build]>> = 
   ],
   "what is not finite is left alone": [
     ({ g, x }) => x.add(g.constant(1).div(0)),
-    ({ g, x }) => x.add(g.constant(1).div(0)),
+    ({ g, x }) => g.constant(1).div(0).add(x),
   ],
   "select by a constant": [
     ({ g, x, y }) => g.node("select", [g.constant(0), y, x], {}),
@@ -78,7 +79,7 @@ const RULES: Readonly<Record<string, readonly [before: Build, after: Build]>> = 
   ],
   "broadcasts that elementwise operators do": [
     ({ x, v }) => x.mul(v.broadcast([3, 4]).broadcast([2, 3, 4])),
-    ({ x, v }) => x.mul(v),
+    ({ x, v }) => v.mul(x),
   ],
   "a broadcast that is needed stays": [
     ({ v }) => v.broadcast([3, 4]).tanh(),
