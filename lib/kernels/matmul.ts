@@ -1,61 +1,262 @@
-/** Products of matrices: activations by weights, and activations by activations. */
+/** Products of matrices: activations by weights, and activations by activations in batches. */
 
-import { epilogueOf, type Kernel } from "./kernel.ts";
-import { panelParts } from "./panels.ts";
-import panelSource from "../../wgsl/matmul.wgsl" with { type: "text" };
+import { show } from "../base/shape.ts";
+import type { Tensor } from "../graph/tensor.ts";
+import matmulSource from "../../wgsl/matmul.wgsl" with { type: "text" };
+import rowsSource from "../../wgsl/matmul_rows.wgsl" with { type: "text" };
+import {
+  type Binding,
+  type Dispatch,
+  epilogueOf,
+  type Kernel,
+  MAX_GROUPS,
+  MAX_ITERATIONS,
+  type Profile,
+  type Residence,
+  stagedBy,
+  type Variant,
+  windowOn,
+} from "./kernel.ts";
+import {
+  columnGroups,
+  type Operand,
+  panelsOf,
+  productParts,
+  resultBinding,
+  STORE,
+  tileFor,
+  weightReader,
+} from "./product.ts";
+import { packedBytes } from "./weights.ts";
 
-export const matmul: Kernel<"matmul"> = (node, profile, layoutOf) => {
-  const [a, b] = node.inputs;
-  const k = a.shape[a.rank - 1];
-  const n = node.shape[node.rank - 1];
-  const m = node.size / n;
-  const layout = layoutOf(b);
-  const software = profile.kind === "software";
-  const parts = panelParts(layout, n);
-  const TM = software ? 16 : 8;
-  const TN = software ? 2 : 1;
-  const ROWS = software ? 1 : 8;
-  const blocks = k / (4 * parts.parts);
-  const panels = Math.ceil(n / 32);
-  const epilogue = epilogueOf(node, parts.type);
-  return [{
-    name: "panels",
-    staged: software ? [0] : [],
-    scratch: 0,
-    dispatches: [{
+/** Sizes of result[batch, m, n] = a[batch, m, k] · w, and where the operands lie. */
+export interface Product {
+  readonly batch: number;
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly residences: { readonly a: Residence; readonly w: Residence };
+  /** Bytes of the second operand, all batches together. */
+  readonly bytes: number;
+}
+
+/** What one dispatch computes: rows of one batch, or several whole batches. */
+interface Part {
+  readonly batches: number;
+  readonly rows: number;
+  /** First row of `a` and of the result, all batches seen as one matrix. */
+  readonly begin: number;
+  /** First batch. */
+  readonly batch: number;
+}
+
+/** Cuts a product into the fewest parts whose operands fit a binding each and whose rows fit a grid. */
+function partsOf(node: Tensor, product: Product, rowsOfGrid: number, profile: Profile): Part[] {
+  const { batch, m, n, k, residences, bytes } = product;
+  const bytesOfRow = 4 * Math.max(n, residences.a === "buffer" ? k : 0);
+  const bytesOfBatch = Math.max(m * bytesOfRow, residences.w === "buffer" ? bytes / batch : 0);
+  const whole = batch * bytesOfBatch <= profile.maxBinding && batch <= MAX_GROUPS;
+  if (whole && m <= rowsOfGrid) return [{ batches: batch, rows: m, begin: 0, batch: 0 }];
+  const room = profile.maxBinding - 256; // a window begins up to 256 bytes early
+  if (bytesOfRow > room || (residences.w === "buffer" && bytes / batch > room)) {
+    throw new RangeError(
+      `Cannot multiply ${node.inputs.slice(0, 2).map(({ shape }) => show(shape)).join(" by ")}: ` +
+        `an operand needs ${Math.max(bytesOfRow, bytes / batch)} bytes in one binding, ` +
+        `this device binds ${profile.maxBinding}`,
+    );
+  }
+  const rows = Math.min(rowsOfGrid, Math.floor(room / bytesOfRow));
+  const parts: Part[] = [];
+  if (rows >= m) {
+    const most = Math.min(MAX_GROUPS, Math.floor(room / bytesOfBatch));
+    for (let first = 0; first < batch; first += most) {
+      const batches = Math.min(most, batch - first);
+      parts.push({ batches, rows: m, begin: first * m, batch: first });
+    }
+    return parts;
+  }
+  const step = Math.ceil(m / Math.ceil(m / rows));
+  for (let first = 0; first < batch; first++) {
+    for (let row = 0; row < m; row += step) {
+      const part = { batches: 1, rows: Math.min(step, m - row), begin: first * m + row };
+      parts.push({ ...part, batch: first });
+    }
+  }
+  return parts;
+}
+
+/** What the two shaders of a product differ in. */
+interface Form {
+  readonly source: string;
+  readonly constants: Dispatch["shader"]["constants"];
+  readonly functions: string;
+  readonly type: "f32" | "vec4f";
+  readonly elements: { readonly a: "f32" | "vec4f"; readonly w: Binding["element"] };
+  readonly params: Readonly<Record<string, number>>;
+  /** Rows of a workgroup. */
+  readonly height: number;
+  readonly columns: number;
+  readonly iterations: number;
+}
+
+function variantOf(
+  name: string,
+  node: Tensor,
+  product: Product,
+  form: Form,
+  profile: Profile,
+): Variant {
+  const { n, k, residences } = product;
+  if (form.iterations > MAX_ITERATIONS) {
+    throw new RangeError(
+      `Cannot multiply ${node.inputs.slice(0, 2).map(({ shape }) => show(shape)).join(" by ")}: ` +
+        `sums of ${k} products take ${form.iterations} loop iterations, ` +
+        `devices run at most ${MAX_ITERATIONS}`,
+    );
+  }
+  const parts = partsOf(node, product, MAX_GROUPS * form.height, profile);
+  const split = parts.length > 1;
+  const bytesOf = (element: Binding["element"]) => element.startsWith("vec4") ? 16 : 4;
+  /** An operand's elements begin … end − 1: their window, and the first of them as the shader counts. */
+  const partOf = (
+    residence: Residence,
+    begin: number,
+    end: number,
+    element: Binding["element"],
+  ) => {
+    const scale = bytesOf(element) / 4;
+    if (!split || residence === "texture") return { window: {}, first: begin / scale };
+    const { window, first } = windowOn(begin, end, 4);
+    return { window: { window }, first: first / scale };
+  };
+  const dispatches = parts.map(({ batches, rows, begin, batch }): Dispatch => {
+    const end = begin + batches * rows;
+    const epilogue = epilogueOf(node, form.type, split ? { rows: { begin, end } } : {});
+    const a = partOf(residences.a, begin * k, end * k, form.elements.a);
+    const isShared = product.batch === 1;
+    const w = isShared
+      ? { window: {}, first: 0 }
+      : partOf(residences.w, batch * n * k, (batch + batches) * n * k, form.elements.w);
+    const result = partOf("buffer", begin * n, end * n, "f32");
+    return {
       shader: {
-        source: panelSource,
-        type: parts.type,
-        constants: { TM, TN, ROWS, PARTS: parts.parts },
-        functions: [epilogue.functions, parts.functions].join("\n"),
+        source: form.source,
+        type: form.type,
+        constants: form.constants,
+        functions: `${form.functions}\n${epilogue.functions}`,
         bindings: [
-          {
-            name: "result",
-            source: "result",
-            element: parts.type,
-            access: "read_write",
-            residence: "buffer",
-          },
+          { ...resultBinding(form.type), ...result.window },
           {
             name: "a",
             source: 0,
-            element: "vec4f",
+            element: form.elements.a,
             access: "read",
-            residence: software ? "texture" : "buffer",
+            residence: residences.a,
+            ...a.window,
           },
           {
             name: "w",
             source: 1,
-            element: parts.element,
+            element: form.elements.w,
             access: "read",
-            residence: layout.residence,
+            residence: residences.w,
+            ...w.window,
           },
           ...epilogue.bindings,
         ],
       },
-      params: { u32: { m, panels, blocks, width: n, ...epilogue.params } },
-      grid: [Math.ceil(panels / TN), Math.ceil(m / (TM * ROWS)), 1],
-      iterations: blocks,
-    }],
-  }];
+      params: {
+        u32: {
+          m: rows,
+          width: n,
+          a_first: a.first,
+          w_first: w.first,
+          result_first: result.first,
+          ...form.params,
+          ...epilogue.params,
+        },
+      },
+      grid: [form.columns, Math.ceil(rows / form.height), batches],
+      iterations: form.iterations,
+    };
+  });
+  return { name, staged: stagedBy(node, dispatches), scratch: 0, dispatches };
+}
+
+/** A product whose reduction fills vec4s, in register tiles. */
+export function tiledProduct(
+  node: Tensor,
+  product: Product,
+  operand: Operand,
+  profile: Profile,
+): Variant {
+  const { m, n, k } = product;
+  const tile = tileFor(m, n, profile);
+  const { parts, across, element, type, functions } = productParts(operand, n);
+  const blocks = k / (4 * parts);
+  const form: Form = {
+    source: matmulSource,
+    constants: { ...tile, PARTS: parts, ACROSS: across },
+    functions,
+    type,
+    elements: { a: "vec4f", w: element },
+    params: { blocks },
+    height: tile.TM * tile.ROWS,
+    columns: columnGroups(n, tile),
+    iterations: blocks,
+  };
+  return variantOf("tiles", node, product, form, profile);
+}
+
+/** A product one number at a time. */
+function scalarProduct(
+  node: Tensor,
+  product: Product,
+  half: boolean,
+  transposed: boolean,
+  profile: Profile,
+): Variant {
+  const { m, n, k } = product;
+  const ROWS = Math.min(8, Math.ceil(m / 4));
+  const form: Form = {
+    source: rowsSource,
+    constants: { ROWS },
+    functions: `${weightReader(half)}\n${STORE.f32}`,
+    type: "f32",
+    elements: { a: "f32", w: half ? "u32" : "f32" },
+    params: { k, k_stride: transposed ? 1 : n, column_stride: transposed ? k : 1 },
+    height: 4 * ROWS,
+    columns: Math.ceil(n / 32),
+    iterations: k,
+  };
+  return variantOf("scalars", node, product, form, profile);
+}
+
+export const matmul: Kernel<"matmul"> = (node, profile, layoutOf) => {
+  const [a, b] = node.inputs;
+  const { transposeB } = node.attrs;
+  const [n, k] = [node.shape[node.rank - 1], a.shape[a.rank - 1]];
+  const batch = b.size / (n * k);
+  const m = node.size / n / batch;
+  const layout = layoutOf(b);
+  const panels = panelsOf(layout);
+  if (panels && !transposeB) {
+    throw new RangeError(
+      `Cannot multiply by the weight ${show(b.shape)} untransposed: it is packed for products ` +
+        "by its transpose",
+    );
+  }
+  const staged = profile.kind === "software" ? "texture" : "buffer";
+  const bytes = b.op === "parameter" ? packedBytes(b.shape, layout) : b.size * 4;
+  const product = (aLies: Residence, wLies: Residence): Product => ({
+    ...{ batch, m, n, k, bytes },
+    residences: { a: aLies, w: b.op === "parameter" ? layout.residence : wLies },
+  });
+  if (panels) return [tiledProduct(node, product(staged, staged), panels, profile)];
+  if (layout.format === "rows32" && k % 4 === 0 && (transposeB || n % 4 === 0)) {
+    const operand = transposeB ? "rows" : "columns";
+    return [tiledProduct(node, product(staged, staged), operand, profile)];
+  }
+  const half = layout.format === "rows16";
+  return [scalarProduct(node, product("buffer", "buffer"), half, transposeB, profile)];
 };

@@ -1,32 +1,107 @@
-import type { Graph, Tensor } from "../../lib/graph/tensor.ts";
+import assert from "node:assert/strict";
+import type { Expression } from "../../lib/graph/expression.ts";
+import { Graph, type Tensor } from "../../lib/graph/tensor.ts";
 import { matmul } from "../../lib/kernels/matmul.ts";
-import { kernelTest, type Oracle } from "./harness.ts";
+import { type KernelCase, kernelTest } from "./harness.ts";
+import { meaning } from "./meaning.ts";
 
-const oracle: Oracle = (node, values) => {
-  const inputs: readonly Tensor[] = node.inputs;
-  const [m, k] = inputs[0].shape;
-  const n = node.shape[1];
-  const { a, w } = values;
-  const out = new Float64Array(m * n);
-  for (let i = 0; i < m; i++) {
-    for (let j = 0; j < n; j++) {
-      for (let p = 0; p < k; p++) out[i * n + j] += a[i * k + p] * w[j * k + p];
-    }
-  }
-  return out;
-};
+/** x [m, k] by a weight [n, k]. */
+const linear = (m: number, n: number, k: number) => (g: Graph): Tensor =>
+  g.input("x", [m, k]).matmul(g.parameter("w", [n, k], "linear"), { transposeB: true });
 
-const linear = (m: number, n: number, k: number) => ({
-  build: (g: Graph): Tensor =>
-    g.input("a", [m, k]).matmul(g.parameter("w", [n, k], "linear"), { transposeB: true }),
+/** Two activations. */
+const product = (a: number[], b: number[], transposeB: boolean) => (g: Graph): Tensor =>
+  g.input("a", a).matmul(g.input("b", b), { transposeB });
+
+/** A weight product with an epilogue over the given operands. */
+const fused =
+  (shape: number[], n: number, operands: number[][], body: Expression) => (g: Graph): Tensor =>
+    g.node("matmul", [
+      g.input("x", shape),
+      g.parameter("w", [n, shape[shape.length - 1]], "linear"),
+      ...operands.map((shape, i) => g.input(`e${i}`, shape)),
+    ], { transposeB: true, epilogue: { body } });
+
+const add = (...args: Expression[]): Expression => ({ op: "add", args });
+const mul = (...args: Expression[]): Expression => ({ op: "mul", args });
+const x: Expression = { input: 0 };
+const biasGate = add(mul(add(x, { input: 1 }), { input: 2 }), { input: 3 });
+
+/** A binding so small that a product must be cut. */
+const tight = (build: KernelCase["build"], maxBinding: number, dispatches: number): KernelCase => ({
+  build,
+  profile: { maxBinding },
+  expect: ([variant]) =>
+    assert.ok(variant.dispatches.length >= dispatches, `${variant.dispatches.length} dispatches`),
 });
 
 kernelTest("matmul", {
   kernel: matmul,
-  oracle,
+  oracle: meaning,
   reduction: ({ inputs: [a] }) => a.shape[a.rank - 1],
   cases: {
-    "at a tile": linear(16, 64, 64),
-    "odd rows and columns": linear(17, 37, 24),
+    "weights, at a tile": { build: linear(16, 64, 64) },
+    "weights, one row": { build: linear(1, 32, 8) },
+    "weights, two rows, an odd panel": { build: linear(2, 40, 320) },
+    "weights, rows and columns beside the tiles": { build: linear(77, 100, 72) },
+    "weights, an odd width of the result": { build: linear(9, 37, 24) },
+    "weights, a wide reduction": { build: linear(33, 64, 2560), fills: ["ordinary", "offset"] },
+    "weights, a reduction of twelve": { build: linear(18, 33, 12) },
+    "weights, a reduction of five": { build: linear(7, 9, 5) },
+    "weights, batches": {
+      build: (g) =>
+        g.input("x", [2, 3, 5, 16]).matmul(g.parameter("w", [24, 16], "linear"), {
+          transposeB: true,
+        }),
+    },
+    "weights, cut by rows": tight(linear(200, 48, 32), 20_480, 2),
+    "weights, an odd width, cut by rows": tight(linear(130, 27, 9), 4096, 4),
+    "epilogue of bias, gate and residual": {
+      build: fused([2, 19, 16], 24, [[24], [2, 1, 24], [2, 19, 24]], biasGate),
+    },
+    "epilogue on an odd width": {
+      build: fused([2, 5, 16], 7, [[7], [2, 1, 7], [2, 5, 7]], biasGate),
+    },
+    "epilogue, cut by rows": tight(
+      fused([2, 100, 16], 24, [[24], [2, 1, 24], [2, 100, 24]], biasGate),
+      8192,
+      3,
+    ),
+    "epilogue on an odd width, cut by rows": tight(
+      fused([2, 100, 16], 7, [[7], [2, 1, 7], [2, 100, 7]], biasGate),
+      4096,
+      2,
+    ),
+    "activations, q kᵀ": { build: product([3, 20, 40], [3, 36, 40], true) },
+    "activations, p v": { build: product([3, 20, 36], [3, 36, 40], false) },
+    "activations, odd columns": { build: product([2, 5, 8], [2, 7, 8], true) },
+    "activations, odd everything": { build: product([2, 3, 5], [2, 5, 7], false) },
+    "activations, odd everything, transposed": { build: product([2, 3, 5], [2, 7, 5], true) },
+    "activations, one matrix for all batches": { build: product([2, 3, 8], [8, 12], false) },
+    "activations, cut by batches": tight(product([5, 20, 16], [5, 24, 16], true), 4096, 3),
+    "activations, cut by rows": tight(product([2, 100, 16], [2, 16, 28], false), 4096, 4),
+    "activations, odd, cut by batches": tight(product([5, 9, 11], [5, 11, 13], false), 1024, 3),
   },
+});
+
+Deno.test("matmul refuses what no dispatch can compute", () => {
+  const profile = {
+    kind: "gpu" as const,
+    maxBinding: 4096,
+    maxTextureSide: 8192,
+    maxWorkgroupMemory: 16384,
+    maxInvocations: 256,
+    f16: false,
+  };
+  const of = (build: (g: Graph) => Tensor, maxBinding: number) => {
+    const node = build(new Graph());
+    assert.ok(node.op === "matmul");
+    const rows = () => ({ format: "rows32", residence: "buffer" } as const);
+    return () => matmul(node, { ...profile, maxBinding }, rows);
+  };
+  assert.throws(of(product([4, 2048], [2048, 4], false), 4096), /needs 32768 bytes in one binding/);
+  assert.throws(
+    of(product([4, 70_001], [70_001, 3], false), 2 ** 27),
+    /sums of 70001 products take 70001 loop iterations/,
+  );
 });

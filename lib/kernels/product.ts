@@ -1,0 +1,145 @@
+/**
+ * What matmul and conv2d share: how four columns of the second operand become registers, how four columns of a result
+ * are stored, and the tiles.
+ */
+
+import { type Binding, type Layout, PANEL, type Profile } from "./kernel.ts";
+
+/** How the second operand of a product lies. */
+export type Operand = "panels16" | "panels32" | "rows" | "columns";
+
+/** What a kernel needs to read one kind of second operand. */
+interface Reader {
+  /** Element of the binding `w`. */
+  readonly element: "vec4u" | "vec4f";
+  /** A block is 4·PARTS values along the reduction. */
+  readonly parts: 1 | 2;
+  /** A block holds four columns of one step rather than four steps of one column. */
+  readonly across: boolean;
+  /**
+   * `fn columns_from(group, batch)`: where the four columns of a group begin.
+   * `fn block(from, k, c)`: block k of column c of them; with `across`, step 4k + c of all four.
+   */
+  readonly functions: string;
+}
+
+const panelsFrom = `fn columns_from(group: u32, batch: u32) -> u32 {
+  return (group / 8u) * params.blocks * ${PANEL}u + (group % 8u) * 4u;
+}`;
+
+export const READERS: { readonly [K in Operand]: Reader } = {
+  panels16: {
+    element: "vec4u",
+    parts: 2,
+    across: false,
+    functions: `${panelsFrom}
+fn block(base: u32, k: u32, c: u32) -> array<vec4f, PARTS> {
+  let b = w_at(base + k * ${PANEL}u + c);
+  return array<vec4f, PARTS>(
+    vec4f(unpack2x16float(b.x), unpack2x16float(b.y)),
+    vec4f(unpack2x16float(b.z), unpack2x16float(b.w)));
+}`,
+  },
+  panels32: {
+    element: "vec4f",
+    parts: 1,
+    across: false,
+    functions: `${panelsFrom}
+fn block(base: u32, k: u32, c: u32) -> array<vec4f, PARTS> {
+  return array<vec4f, PARTS>(w_at(base + k * ${PANEL}u + c));
+}`,
+  },
+  rows: {
+    element: "vec4f",
+    parts: 1,
+    across: false,
+    functions: `fn columns_from(group: u32, batch: u32) -> u32 {
+  return (batch * params.width + group * 4u) * params.blocks;
+}
+fn block(base: u32, k: u32, c: u32) -> array<vec4f, PARTS> {
+  return array<vec4f, PARTS>(w_at(base + c * params.blocks + k));
+}`,
+  },
+  columns: {
+    element: "vec4f",
+    parts: 1,
+    across: true,
+    functions: `fn columns_from(group: u32, batch: u32) -> u32 {
+  return batch * params.blocks * params.width + group;
+}
+fn block(base: u32, k: u32, c: u32) -> array<vec4f, PARTS> {
+  return array<vec4f, PARTS>(w_at(base + (k * 4u + c) * (params.width / 4u)));
+}`,
+  },
+};
+
+/** `fn store`: four adjacent columns of a row of the result, dropping those beyond its width. */
+export const STORE = {
+  vec4f: `fn store(value: vec4f, row: u32, group: u32) {
+  let width = params.width / 4u;
+  if (group < width) {
+    result[params.result_first / 4u + row * width + group] = epilogue(value, row, group);
+  }
+}`,
+  f32: `fn store(value: vec4f, row: u32, group: u32) {
+  /*unroll*/ for (var c = 0u; c < 4u; c++) {
+    let column = group * 4u + c;
+    if (column < params.width) {
+      result[params.result_first + row * params.width + column] = epilogue(value[c], row, column);
+    }
+  }
+}`,
+} as const;
+
+/** Registers of an invocation and the shape of a workgroup. */
+export interface Tile {
+  /** Rows of an invocation. */
+  readonly TM: number;
+  /** Groups of four columns of an invocation, 32 columns apart. */
+  readonly TN: number;
+  /** Invocations of a workgroup along the rows; eight are side by side along the columns. */
+  readonly ROWS: number;
+}
+
+/**
+ * The tile for a result of m rows and n columns. Software: the most arithmetic for each load (kernels.md); few rows
+ * take small tiles, and one panel at a time where two would compute too many columns that are not there.
+ */
+export function tileFor(m: number, n: number, { kind }: Profile): Tile {
+  const fits = (sizes: readonly number[]) => sizes.find((size) => size >= m) ?? sizes.at(-1) ?? 1;
+  if (kind === "gpu") {
+    const TM = fits([1, 2, 4, 8]);
+    return { TM, TN: 1, ROWS: Math.min(8, 2 ** Math.ceil(Math.log2(Math.ceil(m / TM)))) };
+  }
+  const panels = Math.ceil(n / PANEL);
+  return { TM: fits([1, 2, 4, 8, 16]), TN: panels % 2 === 1 && panels < 8 ? 1 : 2, ROWS: 1 };
+}
+
+/** Workgroups along the columns. */
+export function columnGroups(n: number, { TN }: Tile): number {
+  return Math.ceil(n / (PANEL * TN));
+}
+
+/** What the shader of a product of rows by an operand needs beside its bindings. */
+export function productParts(operand: Operand, width: number) {
+  const reader = READERS[operand];
+  const type = width % 4 === 0 ? "vec4f" as const : "f32" as const;
+  return { ...reader, type, functions: `${reader.functions}\n${STORE[type]}` };
+}
+
+/** The operand a packed parameter is, or `undefined` where it lies in rows. */
+export function panelsOf({ format }: Layout): "panels16" | "panels32" | undefined {
+  return format === "panels16" || format === "panels32" ? format : undefined;
+}
+
+/** The binding of a result. */
+export function resultBinding(element: "f32" | "vec4f"): Binding {
+  return { name: "result", source: "result", element, access: "read_write", residence: "buffer" };
+}
+
+/** `fn weight(i)`: number i of a weight in rows, which are f16 pairs or f32. */
+export function weightReader(half: boolean): string {
+  return half
+    ? "fn weight(i: u32) -> f32 { return unpack2x16float(w_at(i / 2u))[i % 2u]; }"
+    : "fn weight(i: u32) -> f32 { return w_at(i); }";
+}
