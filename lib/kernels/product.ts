@@ -103,14 +103,16 @@ export interface Tile {
 
 /**
  * The tile for a result of m rows and n columns. Software: the most arithmetic for each load (kernels.md); few rows
- * take small tiles, and one panel at a time where two would compute too many columns that are not there.
+ * take small tiles, and one panel at a time where two would compute too many columns that are not there. Widths that do
+ * not fill vec4s take small tiles too: each column is stored by its own copy of the epilogue, which costs compile time.
  */
 export function tileFor(m: number, n: number, { kind }: Profile): Tile {
   const fits = (sizes: readonly number[]) => sizes.find((size) => size >= m) ?? sizes.at(-1) ?? 1;
   if (kind === "gpu") {
-    const TM = fits([1, 2, 4, 8]);
+    const TM = fits(n % 4 === 0 ? [1, 2, 4, 8] : [1, 2, 4]);
     return { TM, TN: 1, ROWS: Math.min(8, 2 ** Math.ceil(Math.log2(Math.ceil(m / TM)))) };
   }
+  if (n % 4 !== 0) return { TM: fits([1, 2, 4]), TN: 1, ROWS: 1 };
   const panels = Math.ceil(n / PANEL);
   return { TM: fits([1, 2, 4, 8, 16]), TN: panels % 2 === 1 && panels < 8 ? 1 : 2, ROWS: 1 };
 }

@@ -1,0 +1,244 @@
+/** Convolution as an implicit product on the panels of matmul; 1×1 convolutions are products of pixels. */
+
+import { show } from "../base/shape.ts";
+import conv2dSource from "../../wgsl/conv2d.wgsl" with { type: "text" };
+import rowsSource from "../../wgsl/conv2d_rows.wgsl" with { type: "text" };
+import {
+  type Binding,
+  type Dispatch,
+  epilogueOf,
+  type Kernel,
+  MAX_GROUPS,
+  MAX_ITERATIONS,
+  type NodeOf,
+  type Profile,
+  type Residence,
+  stagedBy,
+  windowOn,
+} from "./kernel.ts";
+import { tiledProduct } from "./matmul.ts";
+import {
+  columnGroups,
+  panelsOf,
+  productParts,
+  resultBinding,
+  STORE,
+  tileFor,
+  weightReader,
+} from "./product.ts";
+import { packedBytes } from "./weights.ts";
+
+type Conv = NodeOf<"conv2d">;
+
+/** Output pixels begin … end − 1 of a dispatch, and the input pixels they need; all pictures are one list of pixels. */
+interface Part {
+  readonly begin: number;
+  readonly end: number;
+  readonly input: { readonly begin: number; readonly end: number };
+}
+
+/** Input lines that output lines begin … end − 1 of a picture read. */
+function linesNeeded({ attrs, inputs: [x, weight] }: Conv, begin: number, end: number) {
+  const { stride, padding, upsample } = attrs;
+  const [, h] = x.shape;
+  const line = (y: number) => Math.floor(Math.min(Math.max(y, 0), h * upsample - 1) / upsample);
+  const first = line(begin * stride - padding.top);
+  const last = line((end - 1) * stride - padding.top + weight.shape[1] - 1);
+  return { begin: first, end: last + 1 };
+}
+
+/** Cuts the output into the fewest parts that fit a binding each and whose pixels fit a grid: whole, or lines of a picture. */
+function partsOf(node: Conv, residence: Residence, most: number, profile: Profile): Part[] {
+  const [x] = node.inputs;
+  const [, h, w, ci] = x.shape;
+  const [n, oh, ow, co] = node.shape;
+  const fits = (pixels: number, inputPixels: number, room: number) =>
+    pixels <= most && pixels * co * 4 <= room &&
+    (residence === "texture" || inputPixels * ci * 4 <= room);
+  if (fits(n * oh * ow, n * h * w, profile.maxBinding)) {
+    return [{ begin: 0, end: n * oh * ow, input: { begin: 0, end: n * h * w } }];
+  }
+  const room = profile.maxBinding - 256; // a window begins up to 256 bytes early
+  const linesFit = (lines: number) => {
+    for (let y = 0; y < oh; y += lines) {
+      const { begin, end } = linesNeeded(node, y, Math.min(oh, y + lines));
+      if (!fits(lines * ow, (end - begin) * w, room)) return false;
+    }
+    return true;
+  };
+  let count = 1;
+  while (count < oh && !linesFit(Math.ceil(oh / count))) count++;
+  const lines = Math.ceil(oh / count);
+  if (!linesFit(lines)) {
+    throw new RangeError(
+      `Cannot convolve ${show(x.shape)} to ${show(node.shape)}: one line of ${ow} pixels needs ` +
+        `more than the ${profile.maxBinding} bytes this device binds`,
+    );
+  }
+  const parts: Part[] = [];
+  for (let picture = 0; picture < n; picture++) {
+    for (let y = 0; y < oh; y += lines) {
+      const bottom = Math.min(oh, y + lines);
+      const needed = linesNeeded(node, y, bottom);
+      parts.push({
+        begin: (picture * oh + y) * ow,
+        end: (picture * oh + bottom) * ow,
+        input: { begin: (picture * h + needed.begin) * w, end: (picture * h + needed.end) * w },
+      });
+    }
+  }
+  return parts;
+}
+
+/** What the two shaders of a convolution differ in. */
+interface Form {
+  readonly name: string;
+  readonly source: string;
+  readonly constants: Dispatch["shader"]["constants"];
+  readonly functions: string;
+  readonly type: "f32" | "vec4f";
+  readonly x: { readonly element: "f32" | "vec4f"; readonly residence: Residence };
+  readonly w: { readonly element: Binding["element"]; readonly residence: Residence };
+  readonly params: Readonly<Record<string, number>>;
+  /** Pixels of a workgroup. */
+  readonly height: number;
+  readonly columns: number;
+  /** Rolled iterations of one tap. */
+  readonly tapIterations: number;
+}
+
+/** Blocks of channels from panels. */
+function tiled(node: Conv, profile: Profile, panels: "panels16" | "panels32", w: Residence): Form {
+  const [{ shape: [, , , ci] }, { shape: [, kh, kw] }] = node.inputs;
+  const co = node.shape[3];
+  const { parts, element, type, functions } = productParts(panels, co);
+  const tile = tileFor(node.size / co, co, profile);
+  const tapBlocks = ci / (4 * parts);
+  return {
+    name: "tiles",
+    source: conv2dSource,
+    constants: { ...tile, PARTS: parts },
+    functions,
+    type,
+    x: { element: "vec4f", residence: profile.kind === "software" ? "texture" : "buffer" },
+    w: { element, residence: w },
+    params: { tap_blocks: tapBlocks, blocks: kh * kw * tapBlocks },
+    height: tile.TM * tile.ROWS,
+    columns: columnGroups(co, tile),
+    tapIterations: tapBlocks,
+  };
+}
+
+/** Single channels from rows. */
+function scalar(node: Conv, half: boolean): Form {
+  const [{ shape: [, , , ci] }] = node.inputs;
+  const co = node.shape[3];
+  const type = co % 4 === 0 ? "vec4f" : "f32";
+  const tile = { TM: 8, TN: co > 32 ? 2 : 1, ROWS: 1 };
+  return {
+    name: "scalars",
+    source: rowsSource,
+    constants: tile,
+    functions: `${weightReader(half)}\n${STORE[type]}`,
+    type,
+    x: { element: "f32", residence: "buffer" },
+    w: { element: half ? "u32" : "f32", residence: "buffer" },
+    params: { channels: ci },
+    height: tile.TM,
+    columns: columnGroups(co, tile),
+    tapIterations: ci,
+  };
+}
+
+export const conv2d: Kernel<"conv2d"> = (node, profile, layoutOf) => {
+  const [x, weight] = node.inputs;
+  const { stride, padding, upsample } = node.attrs;
+  const [n, h, w, ci] = x.shape;
+  const [, oh, ow, co] = node.shape;
+  const [, kh, kw] = weight.shape;
+  const layout = layoutOf(weight);
+  const panels = panelsOf(layout);
+  const unpadded = Object.values(padding).every((pixels) => pixels === 0);
+  if (panels && kh * kw === 1 && stride * upsample === 1 && unpadded) {
+    const residences = {
+      a: profile.kind === "software" ? "texture" : "buffer",
+      w: layout.residence,
+    } as const;
+    const bytes = packedBytes(weight.shape, layout);
+    const product = { batch: 1, m: n * h * w, n: co, k: ci, residences, bytes };
+    return [tiledProduct(node, product, panels, profile)];
+  }
+  const form = panels
+    ? tiled(node, profile, panels, layout.residence)
+    : scalar(node, layout.format === "rows16");
+  const iterations = kh * kw * (form.tapIterations + 1) + kh;
+  if (iterations > MAX_ITERATIONS) {
+    throw new RangeError(
+      `Cannot convolve ${show(x.shape)} by ${show(weight.shape)}: sums of ${
+        kh * kw * ci
+      } products ` +
+        `take ${iterations} loop iterations, devices run at most ${MAX_ITERATIONS}`,
+    );
+  }
+  const parts = partsOf(node, form.x.residence, MAX_GROUPS * form.height, profile);
+  const split = parts.length > 1;
+  const scale = form.x.element === "vec4f" ? 4 : 1;
+  const dispatches = parts.map(({ begin, end, input }): Dispatch => {
+    const epilogue = epilogueOf(node, form.type, split ? { rows: { begin, end } } : {});
+    const result = split ? windowOn(begin * co, end * co, 4) : undefined;
+    const source = split && form.x.residence === "buffer"
+      ? windowOn(input.begin * ci, input.end * ci, 4)
+      : undefined;
+    return {
+      shader: {
+        source: form.source,
+        type: form.type,
+        constants: form.constants,
+        functions: `${form.functions}\n${epilogue.functions}`,
+        bindings: [
+          { ...resultBinding(form.type), ...(result ? { window: result.window } : {}) },
+          {
+            name: "x",
+            source: 0,
+            element: form.x.element,
+            access: "read",
+            residence: form.x.residence,
+            ...(source ? { window: source.window } : {}),
+          },
+          {
+            name: "w",
+            source: 1,
+            element: form.w.element,
+            access: "read",
+            residence: form.w.residence,
+          },
+          ...epilogue.bindings,
+        ],
+      },
+      params: {
+        u32: {
+          pixels: end - begin,
+          first_pixel: begin,
+          width: co,
+          result_first: result?.first ?? 0,
+          x_skipped: (source?.window.offset ?? 0) / 4 / scale,
+          height: h,
+          input_width: w,
+          result_height: oh,
+          result_width: ow,
+          kernel_height: kh,
+          kernel_width: kw,
+          stride,
+          top: padding.top,
+          left: padding.left,
+          upsample,
+          ...form.params,
+          ...epilogue.params,
+        },
+      },
+      grid: [form.columns, Math.ceil((end - begin) / form.height), 1],
+      iterations,
+    };
+  });
+  return [{ name: form.name, staged: stagedBy(node, dispatches), scratch: 0, dispatches }];
+};
