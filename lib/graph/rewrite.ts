@@ -68,7 +68,7 @@ export function rewrite(
     });
     if (!sameShape(node.shape, original.shape) || node.dtype !== original.dtype) {
       const [was, is] = [original, node].map((t) => `${t.op} ${show(t.shape)} ${t.dtype}`);
-      throw new Error(`A pass replaced ${was} (${from.scopeOf(original)}) by ${is}`);
+      throw new Error(`A pass replaced ${was} of "${from.scopeOf(original)}" by ${is}`);
     }
     replacements.set(original, node);
   }
