@@ -24,6 +24,8 @@ export interface Profile {
   readonly maxInvocations: number;
   /** WGSL `f16` is available. */
   readonly f16: boolean;
+  /** Subgroups of at least eight lanes are available, numbered as the invocations of a workgroup. */
+  readonly subgroups?: boolean;
 }
 
 /**

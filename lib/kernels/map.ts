@@ -14,14 +14,24 @@ import {
   type Binding,
   type Dispatch,
   type LayoutOf,
-  MAX_GROUPS,
   type Profile,
   type Residence,
   residencesOf,
   stagedBy,
   type Variant,
 } from "./kernel.ts";
-import { collapse, inVectors, isConstant, isVectorised, type Part, parts } from "./views.ts";
+import {
+  collapse,
+  flatGrid,
+  indexText,
+  inVectors,
+  isConstant,
+  isVectorised,
+  type Part,
+  parts,
+  placeText,
+} from "./views.ts";
+import divideSource from "../../wgsl/divide.wgsl" with { type: "text" };
 import source from "../../wgsl/map.wgsl" with { type: "text" };
 
 /** One pass over a shape: `body` of the inputs' elements, stored at `result`. */
@@ -187,9 +197,10 @@ function dispatchesOf(
   const rank = loop.shape.length;
   const values = reads.map((_, i) => `value${i}`);
   const functions = [
-    indexText(rank),
+    divideSource,
+    indexText("index_of", "size", rank),
     ...operands.map(({ name }) => placeText(name, rank)),
-    `fn evaluate(at: Index) -> T {
+    `fn evaluate(at: array<u32, ${rank}>) -> T {
 ${values.map((value, i) => `  let ${value} = ${readText(operands[i + 1])};`).join("\n")}
   return ${expressionText(body, values)};
 }`,
@@ -199,7 +210,7 @@ ${values.map((value, i) => `  let ${value} = ${readText(operands[i + 1])};`).joi
     shader: {
       source,
       type: vector ? "vec4f" : "f32",
-      constants: { LANES, RANK: rank },
+      constants: { LANES },
       functions,
       bindings: operands.map((operand, i): Binding => ({
         name: operand.name,
@@ -215,32 +226,6 @@ ${values.map((value, i) => `  let ${value} = ${readText(operands[i + 1])};`).joi
   }));
 }
 
-/** `fn index_of`: the index in a shape of the i-th element in row-major order. */
-function indexText(rank: number): string {
-  const lines = Array.from({ length: rank - 1 }, (_, back) => {
-    const axis = rank - 1 - back;
-    return `  outer = divide(rest, params.size_${axis});
-  at[${axis}] = rest - outer * params.size_${axis};
-  rest = outer;`;
-  });
-  return `fn index_of(i: u32) -> Index {
-  var at: Index;
-  var rest = i;
-  var outer = i;
-${lines.join("\n")}
-  at[0] = rest;
-  return at;
-}`;
-}
-
-/** `fn x_place`: where the element of an operand at an index lies, in the units in which it is bound. */
-function placeText(name: string, rank: number): string {
-  const terms = Array.from({ length: rank }, (_, axis) => `at[${axis}] * params.${name}_${axis}`);
-  return `fn ${name}_place(at: Index) -> u32 { return ${
-    [`params.${name}_first`, ...terms].join(" + ")
-  }; }`;
-}
-
 /** Parameters and grid of one part. */
 function span({ shape, views }: Part, names: readonly string[]): Pick<Dispatch, "params" | "grid"> {
   const count = sizeOf(shape);
@@ -252,10 +237,4 @@ function span({ shape, views }: Part, names: readonly string[]): Pick<Dispatch, 
     strides.forEach((stride, axis) => u32[`${names[i]}_${axis}`] = stride);
   });
   return { params: { u32 }, grid: [columns, rows, 1] };
-}
-
-/** At least `groups` workgroups on two axes. */
-export function flatGrid(groups: number): [columns: number, rows: number] {
-  const rows = Math.ceil(groups / MAX_GROUPS);
-  return [Math.ceil(groups / rows), rows];
 }

@@ -15,7 +15,7 @@ import {
   type Variant,
   windowOn,
 } from "./kernel.ts";
-import { flatGrid } from "./map.ts";
+import { flatGrid } from "./views.ts";
 import combineMomentsSource from "../../wgsl/combine_moments.wgsl" with { type: "text" };
 import groupMomentsSource from "../../wgsl/group_moments.wgsl" with { type: "text" };
 import groupNormalizeSource from "../../wgsl/group_normalize.wgsl" with { type: "text" };

@@ -6,7 +6,7 @@
 
 import type { View } from "../graph/ops.ts";
 import { sizeOf } from "../base/shape.ts";
-import { type Profile, windowOn } from "./kernel.ts";
+import { MAX_GROUPS, type Profile, windowOn } from "./kernel.ts";
 
 /** Operand `i` is element `views[i].offset + Σ index · strides` of its buffer. */
 export interface Loop {
@@ -113,4 +113,41 @@ export function parts(loop: Loop, held: readonly Held[], profile: Profile): Part
     })),
   });
   return [cut(0, half), cut(half, loop.shape[axis])].flatMap((part) => parts(part, held, profile));
+}
+
+/** The type of an index with `rank` axes. */
+const indexType = (rank: number): string => `array<u32, ${rank}>`;
+
+/**
+ * `fn name`: the index of the i-th element, in row-major order, of the shape that is in the parameters
+ * `size_0`, `size_1`, …; it needs divide.wgsl.
+ */
+export function indexText(name: string, size: string, rank: number): string {
+  const lines = Array.from({ length: rank - 1 }, (_, back) => {
+    const axis = rank - 1 - back;
+    return `  outer = divide(rest, params.${size}_${axis});
+  at[${axis}] = rest - outer * params.${size}_${axis};
+  rest = outer;`;
+  });
+  return `fn ${name}(i: u32) -> ${indexType(rank)} {
+  var at: ${indexType(rank)};
+  var rest = i;
+  var outer = i;
+${lines.join("\n")}
+  at[0] = rest;
+  return at;
+}`;
+}
+
+/** `fn x_place`: where the element of an operand at an index lies, in the units in which it is bound. */
+export function placeText(name: string, rank: number): string {
+  const terms = Array.from({ length: rank }, (_, axis) => `at[${axis}] * params.${name}_${axis}`);
+  const sum = [`params.${name}_first`, ...terms].join(" + ");
+  return `fn ${name}_place(at: ${indexType(rank)}) -> u32 { return ${sum}; }`;
+}
+
+/** At least `groups` workgroups on two axes. */
+export function flatGrid(groups: number): [columns: number, rows: number] {
+  const rows = Math.ceil(groups / MAX_GROUPS);
+  return [Math.ceil(groups / rows), rows];
 }

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import type { Graph } from "../../lib/graph/tensor.ts";
 import { mapKernel } from "../../lib/kernels/map.ts";
-import { kernelTest } from "./harness.ts";
+import { gather } from "../../lib/kernels/index.ts";
+import { type KernelCase, kernelTest } from "./harness.ts";
 import { meaning } from "./meaning.ts";
 
 const declared = { kernel: mapKernel, oracle: meaning, reduction: () => 0 };
@@ -81,5 +82,42 @@ kernelTest("pad", {
       fills,
     },
     "around, channels too": { build: (g) => x(g, [3, 5, 2]).pad([0, 2, 1], [1, 1, 0]), fills },
+  },
+});
+
+const ids = Int32Array.from([3, 0, 12, 12, 7, 5, 1]);
+const table = (width: number): KernelCase => ({
+  build: (g) => g.parameter("table", [13, width], "embedding").gather(g.input("ids", [7], "i32")),
+  values: { ids },
+  fills,
+});
+
+kernelTest("gather", {
+  kernel: gather,
+  oracle: meaning,
+  reduction: () => 0,
+  cases: {
+    "rows in vec4s": table(12),
+    "odd rows": table(7),
+    "of an activation": {
+      build: (g) => x(g, [13, 8]).gather(g.input("ids", [7], "i32")),
+      values: { ids },
+      fills,
+    },
+    "ids of two axes": {
+      build: (g) => x(g, [13, 8]).gather(g.input("ids", [1, 7], "i32")),
+      values: { ids },
+      fills,
+    },
+    "cut into windows": {
+      ...table(28),
+      profile: { maxBinding: 512 },
+      expect: ([{ dispatches }]) => assert.ok(dispatches.length > 1),
+    },
+    "odd rows cut into windows": {
+      ...table(27),
+      profile: { maxBinding: 512 },
+      expect: ([{ dispatches }]) => assert.ok(dispatches.length > 1),
+    },
   },
 });

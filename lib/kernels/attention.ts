@@ -1,0 +1,175 @@
+/**
+ * Attention whose heads fit registers: online softmax, no matrix of scores. Other heads are lowered
+ * to operators that have kernels (lower.ts).
+ */
+
+import {
+  type Binding,
+  type Dispatch,
+  type Kernel,
+  MAX_ITERATIONS,
+  type NodeOf,
+  type Profile,
+  residencesOf,
+  splitRows,
+  stagedBy,
+  type Variant,
+  windowOn,
+} from "./kernel.ts";
+import { WIDEST_HEAD } from "./lower.ts";
+import registersSource from "../../wgsl/attention.wgsl" with { type: "text" };
+import subgroupsSource from "../../wgsl/attention_subgroups.wgsl" with { type: "text" };
+
+/** One shape of the work of an invocation. */
+interface Tile {
+  readonly name: string;
+  readonly source: string;
+  readonly lanes: number;
+  /** Queries of an invocation. */
+  readonly rows: number;
+  /** Keys of a step. */
+  readonly keys: number;
+}
+
+/** The tiles worth trying for heads of d4 vec4s, the best first. What is summed up takes rows · d4 registers of four. */
+function tilesFor(d4: number, profile: Profile): [Tile, ...Tile[]] {
+  const registers = { name: "registers", source: registersSource };
+  if (profile.kind === "gpu") {
+    const rows = d4 <= 16 ? 2 : 1;
+    return [{ ...registers, lanes: 64, rows, keys: 4 }];
+  }
+  const portable = { ...registers, lanes: 8, rows: d4 <= 20 ? 4 : 2, keys: 8 };
+  if (profile.subgroups !== true) return [portable];
+  const shared = { name: "subgroups", source: subgroupsSource, lanes: 8 };
+  return [{ ...shared, rows: d4 <= 20 ? 4 : 2, keys: d4 <= 10 ? 16 : 8 }, portable];
+}
+
+/** Queries of one or all samples that one dispatch computes. */
+interface Part {
+  readonly sample: number;
+  readonly samples: number;
+  readonly begin: number;
+  readonly end: number;
+}
+
+/** Everything at once where the operands fit bindings, else blocks of queries of one sample. */
+function partsOf(
+  { inputs: [q, k] }: NodeOf<"attention">,
+  inBuffers: boolean,
+  profile: Profile,
+): Part[] {
+  const [n, t, heads, d] = q.shape;
+  const bytes = 4 * Math.max(q.size, inBuffers ? k.size : 0);
+  if (bytes <= profile.maxBinding) return [{ sample: 0, samples: n, begin: 0, end: t }];
+  if (inBuffers && k.size / n * 4 + 256 > profile.maxBinding) {
+    throw new RangeError(
+      `Attention over ${k.shape[1]} keys needs ${k.size / n * 4} bytes in one binding, ` +
+        `but the device binds ${profile.maxBinding}`,
+    );
+  }
+  return Array.from(
+    { length: n },
+    (_, sample) =>
+      splitRows(t, heads * d, profile).map((rows) => ({ sample, samples: 1, ...rows })),
+  ).flat();
+}
+
+/** The fewest vec4s of a dot product to write out so that no invocation runs too many rounds. */
+function depthFor(d4: number, steps: number): number {
+  for (let depth = 1; depth <= d4; depth++) {
+    if (d4 % depth === 0 && steps * (d4 / depth + 1) <= MAX_ITERATIONS) return depth;
+  }
+  throw new RangeError(`Attention over ${steps} blocks of keys runs too long in one invocation`);
+}
+
+export const attention: Kernel<"attention"> = (node, profile, layoutOf) => {
+  const d = node.shape[3];
+  if (d % 4 !== 0 || d > WIDEST_HEAD) {
+    throw new RangeError(`Attention with heads of ${d} channels must be lowered before it is run`);
+  }
+  const [first, ...rest] = tilesFor(d / 4, profile);
+  const residences = residencesOf(node, profile, layoutOf);
+  const variantOf = (tile: Tile): Variant => {
+    const inBuffers = residences.some((residence) => residence === "buffer");
+    const dispatches = partsOf(node, inBuffers, profile).map((part) =>
+      dispatchOf(node, tile, part, { residences, profile })
+    );
+    return { name: tile.name, staged: stagedBy(node, dispatches), scratch: 0, dispatches };
+  };
+  return [variantOf(first), ...rest.map(variantOf)];
+};
+
+/** Where and how operands are read. */
+interface Lying {
+  readonly residences: readonly ("buffer" | "texture")[];
+  readonly profile: Profile;
+}
+
+function dispatchOf(
+  node: NodeOf<"attention">,
+  { source, lanes, rows, keys }: Tile,
+  { sample, samples, begin, end }: Part,
+  { residences, profile }: Lying,
+): Dispatch {
+  const [q, k] = node.inputs;
+  const [, t, heads, d] = q.shape;
+  const s = k.shape[1];
+  const width = heads * d;
+  const d4 = d / 4;
+  /** The window on rows of every sample's `length` rows, and how many vec4s it skips. */
+  const part = (index: number | "result", length: number, from: number, to: number) => {
+    const whole = (index === "result" ? q : node.inputs[index]).size * 4 <= profile.maxBinding;
+    if (whole || (index !== "result" && residences[index] === "texture")) return { shift: 0 };
+    const firstRow = sample * length;
+    const { window } = windowOn((firstRow + from) * width, (firstRow + to) * width, 4);
+    return { window, shift: window.offset / 16 };
+  };
+  const parts = {
+    q: part(0, t, begin, end),
+    k: part(1, s, 0, s),
+    v: part(2, s, 0, s),
+    result: part("result", t, begin, end),
+  };
+  const binding = (name: keyof typeof parts, index: number | "result"): Binding => ({
+    name,
+    source: index,
+    element: "vec4f",
+    access: index === "result" ? "read_write" : "read",
+    residence: index === "result" ? "buffer" : residences[index],
+    ...("window" in parts[name] ? { window: parts[name].window } : {}),
+  });
+  const steps = Math.ceil(s / keys);
+  const depth = depthFor(d4, steps);
+  return {
+    shader: {
+      source,
+      type: "vec4f",
+      constants: {
+        LANES: lanes,
+        ROWS: rows,
+        KEYS: keys,
+        ...(source === subgroupsSource ? { BLOCKS: keys / lanes } : {}),
+        D4: d4,
+        DEPTH: depth,
+        CAUSAL: node.attrs.causal,
+      },
+      bindings: [binding("q", 0), binding("k", 1), binding("v", 2), binding("result", "result")],
+    },
+    params: {
+      u32: {
+        queries: t,
+        keys: s,
+        heads,
+        first_sample: sample,
+        first_query: begin,
+        end_query: end,
+        q_shift: parts.q.shift,
+        k_shift: parts.k.shift,
+        result_shift: parts.result.shift,
+      },
+      f32: { scale: node.attrs.scale },
+    },
+    grid: [Math.ceil((end - begin) / rows / lanes), heads, samples],
+    iterations: steps * (d4 / depth + 1),
+  };
+}

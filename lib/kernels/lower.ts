@@ -1,0 +1,48 @@
+/**
+ * What has no kernel of its own, as operators that have: attention with heads too wide for registers becomes blocks of
+ * query rows, each product → softmax → product, so that scores never take more than a block's rows at a time.
+ */
+
+import { rebuild } from "../graph/rewrite.ts";
+import type { Tensor } from "../graph/tensor.ts";
+import type { NodeOf } from "./kernel.ts";
+
+/** The widest head that the attention kernel holds in registers. */
+export const WIDEST_HEAD = 160;
+
+/** Most bytes of scores that exist at once. */
+const SCORE_BYTES = 32 * 2 ** 20;
+
+/** The outputs with every node that no kernel computes replaced. */
+export function lower(outputs: readonly Tensor[]): Tensor[] {
+  return rebuild(outputs, (node) => {
+    if (node.op !== "attention" || node.shape[3] <= WIDEST_HEAD) return node;
+    return inQueryBlocks(node);
+  });
+}
+
+/** Attention [n, t, heads, d] as products over [n·heads, t, d]. */
+function inQueryBlocks(node: NodeOf<"attention">): Tensor {
+  const { graph, inputs: [q, k, v], attrs: { scale, causal } } = node;
+  if (causal) {
+    throw new RangeError(
+      `Causal attention with heads of ${node.shape[3]} channels is not supported`,
+    );
+  }
+  const [n, t, heads, d] = q.shape;
+  const s = k.shape[1];
+  /** [n, rows, heads, d] → [n·heads, rows, d]; with one head nothing moves. */
+  const byHead = (x: Tensor) =>
+    (heads === 1 ? x : x.transpose([0, 2, 1, 3])).reshape([n * heads, x.shape[1], d]);
+  const [queries, keys, values] = [byHead(q), byHead(k), byHead(v)];
+  const rows = Math.max(8, Math.floor(SCORE_BYTES / (n * heads * s * 4) / 8) * 8);
+  const blocks: Tensor[] = [];
+  for (let begin = 0; begin < t; begin += rows) {
+    const block = queries.slice(1, begin, Math.min(t, begin + rows)).mul(scale);
+    const scores = block.matmul(keys, { transposeB: true }); // [n·heads, rows, s]
+    blocks.push(scores.softmax().matmul(values, { transposeB: false }));
+  }
+  const all = graph.concat(blocks, 1); // [n·heads, t, d]
+  if (heads === 1) return all.reshape([n, t, 1, d]);
+  return all.reshape([n, heads, t, d]).transpose([0, 2, 1, 3]);
+}

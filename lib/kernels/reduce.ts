@@ -1,0 +1,174 @@
+/** Sums and maxima over any axes: [kept, reduced] → [kept], in two dispatches where the reduced axes are long. */
+
+import { show, sizeOf, stridesOf } from "../base/shape.ts";
+import {
+  type Dispatch,
+  type Kernel,
+  type LayoutOf,
+  type NodeOf,
+  type Profile,
+  type Residence,
+  residencesOf,
+  stagedBy,
+  type Variant,
+} from "./kernel.ts";
+import { collapse, flatGrid, indexText, placeText } from "./views.ts";
+import divideSource from "../../wgsl/divide.wgsl" with { type: "text" };
+import source from "../../wgsl/reduce.wgsl" with { type: "text" };
+
+const LANES = 64;
+
+/** The longest run of elements that is folded at once; longer ones are cut into chunks of about equal number and length. */
+const LONGEST = 512;
+
+/** Two values into one, and the numbers of a vec4 into one. */
+const FOLDS = {
+  sum: { pair: "a + b", four: "(v.x + v.y) + (v.z + v.w)" },
+  maximum: { pair: "max(a, b)", four: "max(max(v.x, v.y), max(v.z, v.w))" },
+} as const;
+
+/** Axes of an operand with their strides. */
+interface Axes {
+  readonly sizes: readonly number[];
+  readonly strides: readonly number[];
+}
+
+/** Neighbouring axes merged; at least one axis. */
+function merged(sizes: readonly number[], strides: readonly number[]): Axes {
+  const { shape, views: [view] } = collapse({ shape: sizes, views: [{ offset: 0, strides }] });
+  return { sizes: shape, strides: view.strides };
+}
+
+/** True where the innermost of some axes consists of whole vec4s. */
+function endsInVec4s({ sizes, strides }: Axes): boolean {
+  return strides[strides.length - 1] === 1 && sizes[sizes.length - 1] % 4 === 0;
+}
+
+/** Axes counted in vec4s; the innermost of `inner` axes holds them. */
+function inVec4s({ sizes, strides }: Axes, inner: boolean): Axes {
+  const last = (i: number) => inner && i === sizes.length - 1;
+  return {
+    sizes: sizes.map((n, i) => last(i) ? n / 4 : n),
+    strides: strides.map((stride, i) => last(i) ? 1 : stride / 4),
+  };
+}
+
+/** One dispatch: elements of `from` folded in chunks, [⌈reduced / chunk⌉, kept] written to `to`. */
+interface Stage {
+  readonly fold: keyof typeof FOLDS;
+  readonly kept: Axes;
+  readonly reduced: Axes;
+  readonly from: { readonly source: number | "scratch"; readonly residence: Residence };
+  readonly to: "scratch" | "result";
+  readonly chunk: number;
+}
+
+function named(name: string, { sizes, strides }: Axes): Record<string, number> {
+  return Object.fromEntries([
+    [`${name}_first`, 0],
+    ...sizes.map((n, axis) => [`${name}_size_${axis}`, n] as const),
+    ...strides.map((stride, axis) => [`${name}_${axis}`, stride] as const),
+  ]);
+}
+
+function dispatchOf(stage: Stage): Dispatch {
+  const { fold, from, to, chunk } = stage;
+  const outer = (axes: Axes) => axes.strides.every((stride) => stride % 4 === 0);
+  const keptVec4s = endsInVec4s(stage.kept) && outer(stage.reduced);
+  const foldedVec4s = endsInVec4s(stage.reduced) && outer(stage.kept) && chunk % 4 === 0;
+  const vector = keptVec4s || foldedVec4s;
+  const kept = vector ? inVec4s(stage.kept, keptVec4s) : stage.kept;
+  const reduced = vector ? inVec4s(stage.reduced, foldedVec4s) : stage.reduced;
+  const rounds = foldedVec4s ? chunk / 4 : chunk;
+  const count = sizeOf(kept.sizes) * Math.ceil(sizeOf(reduced.sizes) / rounds);
+  const [gridColumns, gridRows] = flatGrid(Math.ceil(count / LANES));
+  const type = vector ? "vec4f" : "f32";
+  const resultType = keptVec4s ? "vec4f" : "f32";
+  const { pair, four } = FOLDS[fold];
+  return {
+    shader: {
+      source,
+      type,
+      constants: { LANES },
+      functions: [
+        divideSource,
+        indexText("kept_index", "kept_size", kept.sizes.length),
+        indexText("reduced_index", "reduced_size", reduced.sizes.length),
+        placeText("kept", kept.sizes.length),
+        placeText("reduced", reduced.sizes.length),
+        `fn folded(a: T, b: T) -> T { return ${pair}; }`,
+        `fn finished(v: T) -> ${resultType} { return ${foldedVec4s ? four : "v"}; }`,
+      ].join("\n"),
+      bindings: [
+        { name: "x", element: type, access: "read", ...from },
+        {
+          name: "result",
+          source: to,
+          element: resultType,
+          access: "read_write",
+          residence: "buffer",
+        },
+      ],
+    },
+    params: {
+      u32: {
+        count,
+        grid_columns: gridColumns,
+        kept: sizeOf(kept.sizes),
+        reduced: sizeOf(reduced.sizes),
+        chunk: rounds,
+        ...named("kept", kept),
+        ...named("reduced", reduced),
+      },
+    },
+    grid: [gridColumns, gridRows, 1],
+    iterations: rounds,
+  };
+}
+
+function reduction(
+  node: NodeOf<"sum" | "maximum">,
+  profile: Profile,
+  layoutOf: LayoutOf,
+): readonly [Variant] {
+  const [x] = node.inputs;
+  const [residence] = residencesOf(node, profile, layoutOf);
+  if (residence === "buffer" && x.size * 4 > profile.maxBinding) {
+    throw new RangeError(
+      `Cannot reduce ${show(x.shape)}: ${
+        x.size * 4
+      } bytes exceed a binding of ${profile.maxBinding}`,
+    );
+  }
+  const strides = stridesOf(x.shape);
+  const pick = (reduced: boolean): Axes => {
+    const axes = x.shape.map((_, i) => i).filter((i) => node.attrs.axes.includes(i) === reduced);
+    return merged(axes.map((i) => x.shape[i]), axes.map((i) => strides[i]));
+  };
+  const [kept, reduced] = [pick(false), pick(true)];
+  const length = sizeOf(reduced.sizes);
+  const chunk = length <= LONGEST
+    ? length
+    : Math.ceil(Math.max(LONGEST, Math.sqrt(length)) / 4) * 4;
+  const chunks = Math.ceil(length / chunk);
+  const from = { source: 0, residence };
+  const fold = node.op;
+  const dispatches = chunks === 1
+    ? [dispatchOf({ fold, kept, reduced, from, to: "result", chunk })]
+    : [
+      dispatchOf({ fold, kept, reduced, from, to: "scratch", chunk }),
+      dispatchOf({
+        fold,
+        kept: { sizes: [node.size], strides: [1] },
+        reduced: { sizes: [chunks], strides: [node.size] },
+        from: { source: "scratch", residence: "buffer" },
+        to: "result",
+        chunk: chunks,
+      }),
+    ];
+  const scratch = chunks === 1 ? 0 : chunks * node.size * 4;
+  return [{ name: "chunks", staged: stagedBy(node, dispatches), scratch, dispatches }];
+}
+
+export const sum: Kernel<"sum"> = reduction;
+export const maximum: Kernel<"maximum"> = reduction;

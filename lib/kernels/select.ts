@@ -1,0 +1,97 @@
+/** Which kernel computes a node, and in which variant. */
+
+import type { OpName } from "../graph/ops.ts";
+import type { Tensor } from "../graph/tensor.ts";
+import { attention } from "./attention.ts";
+import { conv2d } from "./conv2d.ts";
+import { gather } from "./index.ts";
+import type { Kernel, LayoutOf, NodeOf, Profile, Variant } from "./kernel.ts";
+import { lower as lowered } from "./lower.ts";
+import { mapKernel } from "./map.ts";
+import { matmul } from "./matmul.ts";
+import { groupMoments, groupNormalize, layerNorm, softmax } from "./norm.ts";
+import { maximum, sum } from "./reduce.ts";
+
+/** Leaves are written by the program, and staging is a copy that it does itself. */
+function noKernel({ op }: Tensor): never {
+  throw new RangeError(`"${op}" is not computed by a kernel`);
+}
+
+/** The kernel of every operator. */
+export const KERNELS: { readonly [K in OpName]: Kernel<K> } = {
+  parameter: noKernel,
+  input: noKernel,
+  constant: noKernel,
+  stage: noKernel,
+
+  neg: mapKernel,
+  abs: mapKernel,
+  exp: mapKernel,
+  log: mapKernel,
+  sqrt: mapKernel,
+  sin: mapKernel,
+  cos: mapKernel,
+  tanh: mapKernel,
+  erf: mapKernel,
+  sigmoid: mapKernel,
+  add: mapKernel,
+  sub: mapKernel,
+  mul: mapKernel,
+  div: mapKernel,
+  max: mapKernel,
+  min: mapKernel,
+  less: mapKernel,
+  select: mapKernel,
+  map: mapKernel,
+
+  sum,
+  maximum,
+
+  matmul,
+  conv2d,
+  attention,
+
+  groupMoments,
+  groupNormalize,
+  layerNorm,
+  softmax,
+
+  reshape: mapKernel,
+  transpose: mapKernel,
+  broadcast: mapKernel,
+  slice: mapKernel,
+  concat: mapKernel,
+  pad: mapKernel,
+  upsample: mapKernel,
+  gather,
+};
+
+type Variants = readonly [Variant, ...Variant[]];
+
+/** Correlates a node with the kernel of its operator. */
+function variantsBy<K extends OpName>(
+  op: K,
+  node: NodeOf<K>,
+  profile: Profile,
+  layoutOf: LayoutOf,
+): Variants {
+  return KERNELS[op](node, profile, layoutOf);
+}
+
+/**
+ * Every way to compute a node, the default first. Throws `RangeError` for leaves, and for operands that a kernel cannot
+ * read or cut to fit.
+ */
+export function variantsOf(node: Tensor, profile: Profile, layoutOf: LayoutOf): Variants {
+  return variantsBy(node.op, node, profile, layoutOf);
+}
+
+/** The default way to compute a node. */
+export function select(node: Tensor, profile: Profile, layoutOf: LayoutOf): Variant {
+  return variantsOf(node, profile, layoutOf)[0];
+}
+
+/** The outputs in terms of operators and shapes that kernels compute. */
+export function lower(outputs: readonly Tensor[], _profile: Profile): readonly Tensor[] {
+  return lowered(outputs);
+}
