@@ -1,6 +1,7 @@
 /**
  * What has no kernel of its own, as operators that have: attention with heads too wide for registers becomes blocks of
  * query rows, each product → softmax → product, so that scores never take more than a block's rows at a time.
+ * Heads that are not whole vec4s are padded with zeros, which change no score.
  */
 
 import { rebuild } from "../graph/rewrite.ts";
@@ -16,9 +17,22 @@ const SCORE_BYTES = 32 * 2 ** 20;
 /** The outputs with every node that no kernel computes replaced. */
 export function lower(outputs: readonly Tensor[]): Tensor[] {
   return rebuild(outputs, (node) => {
-    if (node.op !== "attention" || node.shape[3] <= WIDEST_HEAD) return node;
-    return inQueryBlocks(node);
+    if (node.op !== "attention") return node;
+    return node.shape[3] % 4 === 0 ? inRegisters(node) : padded(node);
   });
+}
+
+/** Attention as it is where its heads fit registers. */
+function inRegisters(node: Tensor): Tensor {
+  return node.op === "attention" && node.shape[3] > WIDEST_HEAD ? inQueryBlocks(node) : node;
+}
+
+/** Attention with heads padded to a multiple of four channels. */
+function padded(node: NodeOf<"attention">): Tensor {
+  const { inputs: [q, k, v], attrs } = node;
+  const d = node.shape[3];
+  const [wideQ, wideK, wideV] = [q, k, v].map((x) => x.pad([0, 0, 0, 0], [0, 0, 0, 4 - d % 4]));
+  return inRegisters(wideQ.attention(wideK, wideV, attrs)).slice(3, 0, d);
 }
 
 /** Attention [n, t, heads, d] as products over [n·heads, t, d]. */
