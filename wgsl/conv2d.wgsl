@@ -11,17 +11,26 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) i
   /*unroll*/ for (var j = 0u; j < TN; j++) {
     from_w[j] = columns_from(group + j * 8u, 0u);
   }
-  let height = params.height * params.upsample;
-  let width = params.input_width * params.upsample;
+  let height = params.height * UPSAMPLE;
+  let width = params.input_width * UPSAMPLE;
   var picture: array<u32, TM>; // where the pixel's picture begins, in pixels
   var above: array<u32, TM>; // the first tap's place in the (enlarged) picture; wraps below zero
   var before: array<u32, TM>;
-  /*unroll*/ for (var i = 0u; i < TM; i++) {
-    let pixel = params.first_pixel + row + i;
-    let line = pixel / params.result_width;
-    picture[i] = line / params.result_height * params.height * params.input_width;
-    above[i] = line % params.result_height * params.stride - params.top;
-    before[i] = pixel % params.result_width * params.stride - params.left;
+  let pixel = params.first_pixel + row;
+  var column = pixel % params.result_width;
+  var line = pixel / params.result_width % params.result_height;
+  var index = pixel / params.result_width / params.result_height;
+  /*unroll*/ for (var i = 0u; i < TM; i++) { // counts on rather than divides: division is slow in software
+    picture[i] = index * params.height * params.input_width;
+    above[i] = line * params.stride - params.top;
+    before[i] = column * params.stride - params.left;
+    column++;
+    let wraps = column == params.result_width;
+    column = select(column, 0u, wraps);
+    line = select(line, line + 1u, wraps);
+    let ends = line == params.result_height;
+    line = select(line, 0u, ends);
+    index = select(index, index + 1u, ends);
   }
   var sums: array<array<vec4f, TN>, TM>;
   var k = 0u;
@@ -33,7 +42,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) i
         let y = above[i] + ky;
         let x = before[i] + kx;
         inside[i] = y < height && x < width;
-        let pixel = picture[i] + y / params.upsample * params.input_width + x / params.upsample;
+        let pixel = picture[i] + y / UPSAMPLE * params.input_width + x / UPSAMPLE;
         from_x[i] = pixel * params.tap_blocks * PARTS - params.x_skipped;
       }
       for (var b = 0u; b < params.tap_blocks; b++) {

@@ -1,5 +1,5 @@
-// result[b, m, n] = epilogue(Σ_k a[b, m, k] · w[b, k, n]) one number at a time, for widths that do not fill vec4s:
-// w lies in memory as it may, with strides. Four rows × four columns an invocation; eight lanes along the columns.
+// result[b, m, n] = epilogue(Σ_k a[b, m, k] · w[b, k, n]) one number at a time, for widths that do not fill vec4s;
+// `weight` finds a number of w wherever it lies. Four rows × four columns an invocation; eight lanes along the columns.
 
 @compute @workgroup_size(8, ROWS)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) id: vec3u) {
@@ -7,13 +7,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) i
   let column = workgroup.x * 32u + id.x * 4u;
   let batch = workgroup.z;
   let from_a = params.a_first + (batch * params.m + row) * params.k;
-  let from_w = params.w_first + batch * params.k * params.width + column * params.column_stride;
   var sums: array<vec4f, 4>;
   for (var k = 0u; k < params.k; k++) {
-    let at = from_w + k * params.k_stride;
     let w = vec4f(
-      weight(at), weight(at + params.column_stride),
-      weight(at + 2u * params.column_stride), weight(at + 3u * params.column_stride));
+      weight(k, column, batch), weight(k, column + 1u, batch),
+      weight(k, column + 2u, batch), weight(k, column + 3u, batch));
     /*unroll*/ for (var i = 0u; i < 4u; i++) {
       sums[i] += a_at(from_a + i * params.k + k) * w;
     }

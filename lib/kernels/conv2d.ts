@@ -2,7 +2,7 @@
 
 import { show } from "../base/shape.ts";
 import conv2dSource from "../../wgsl/conv2d.wgsl" with { type: "text" };
-import rowsSource from "../../wgsl/conv2d_rows.wgsl" with { type: "text" };
+import flatSource from "../../wgsl/conv2d_flat.wgsl" with { type: "text" };
 import {
   type Binding,
   type Dispatch,
@@ -17,15 +17,7 @@ import {
   windowOn,
 } from "./kernel.ts";
 import { tiledProduct } from "./matmul.ts";
-import {
-  columnGroups,
-  panelsOf,
-  productParts,
-  resultBinding,
-  STORE,
-  tileFor,
-  weightReader,
-} from "./product.ts";
+import { columnGroups, panelsOf, productParts, resultBinding, tileFor } from "./product.ts";
 import { packedBytes } from "./weights.ts";
 
 type Conv = NodeOf<"conv2d">;
@@ -97,56 +89,67 @@ interface Form {
   readonly constants: Dispatch["shader"]["constants"];
   readonly functions: string;
   readonly type: "f32" | "vec4f";
-  readonly x: { readonly element: "f32" | "vec4f"; readonly residence: Residence };
-  readonly w: { readonly element: Binding["element"]; readonly residence: Residence };
+  /** Elements of the operands. */
+  readonly x: "f32" | "vec4f";
+  readonly w: Binding["element"];
   readonly params: Readonly<Record<string, number>>;
   /** Pixels of a workgroup. */
   readonly height: number;
   readonly columns: number;
-  /** Rolled iterations of one tap. */
-  readonly tapIterations: number;
+  readonly iterations: number;
 }
 
-/** Blocks of channels from panels. */
-function tiled(node: Conv, profile: Profile, panels: "panels16" | "panels32", w: Residence): Form {
+/** `fn take`: what the flat shader reads of x at one place, put into its place s of four. */
+const TAKE = {
+  f32: `fn take(x: vec4f, s: u32, at: u32, inside: bool) -> vec4f {
+  let value = select(0.0, x_at(at), inside);
+  return select(x, vec4f(value), vec4<bool>(s == 0u, s == 1u, s == 2u, s == 3u));
+}`,
+  vec4f: `fn take(x: vec4f, s: u32, at: u32, inside: bool) -> vec4f {
+  return select(vec4f(0), x_at(at), inside);
+}`,
+} as const;
+
+/** The shader: taps of whole blocks of channels, or the reduction as one list where channels do not fill blocks. */
+function formOf(node: Conv, profile: Profile, panels: "panels16" | "panels32"): Form {
   const [{ shape: [, , , ci] }, { shape: [, kh, kw] }] = node.inputs;
+  const { upsample } = node.attrs;
   const co = node.shape[3];
   const { parts, element, type, functions } = productParts(panels, co);
-  const tile = tileFor(node.size / co, co, profile);
-  const tapBlocks = ci / (4 * parts);
-  return {
-    name: "tiles",
-    source: conv2dSource,
-    constants: { ...tile, PARTS: parts },
-    functions,
+  const x = ci % 4 === 0 ? "vec4f" : "f32";
+  const { TM, ...across } = tileFor(node.size / co, co, profile);
+  // Channels read one by one make much code for each row: fewer rows keep the compiler's time in bounds.
+  const tile = { ...across, TM: x === "f32" ? Math.min(TM, 8) : TM };
+  const common = {
     type,
-    x: { element: "vec4f", residence: profile.kind === "software" ? "texture" : "buffer" },
-    w: { element, residence: w },
-    params: { tap_blocks: tapBlocks, blocks: kh * kw * tapBlocks },
+    w: element,
     height: tile.TM * tile.ROWS,
     columns: columnGroups(co, tile),
-    tapIterations: tapBlocks,
   };
-}
-
-/** Single channels from rows. */
-function scalar(node: Conv, half: boolean): Form {
-  const [{ shape: [, , , ci] }] = node.inputs;
-  const co = node.shape[3];
-  const type = co % 4 === 0 ? "vec4f" : "f32";
-  const tile = { TM: 8, TN: co > 32 ? 2 : 1, ROWS: 1 };
+  const constants = { ...tile, PARTS: parts, UPSAMPLE: upsample };
+  if (ci % (4 * parts) === 0) {
+    const tapBlocks = ci / (4 * parts);
+    return {
+      name: "tiles",
+      source: conv2dSource,
+      constants,
+      functions,
+      x: "vec4f",
+      params: { tap_blocks: tapBlocks, blocks: kh * kw * tapBlocks },
+      iterations: kh * (1 + kw * (1 + tapBlocks)),
+      ...common,
+    };
+  }
+  const blocks = Math.ceil(kh * kw * ci / (4 * parts));
   return {
-    name: "scalars",
-    source: rowsSource,
-    constants: tile,
-    functions: `${weightReader(half)}\n${STORE[type]}`,
-    type,
-    x: { element: "f32", residence: "buffer" },
-    w: { element: half ? "u32" : "f32", residence: "buffer" },
-    params: { channels: ci },
-    height: tile.TM,
-    columns: columnGroups(co, tile),
-    tapIterations: ci,
+    name: "flat",
+    source: flatSource,
+    constants: { ...constants, CHANNELS: ci, KERNEL_WIDTH: kw, STEPS: x === "f32" ? 4 : 1 },
+    functions: `${functions}\n${TAKE[x]}`,
+    x,
+    params: { blocks },
+    iterations: blocks,
+    ...common,
   };
 }
 
@@ -159,19 +162,19 @@ export const conv2d: Kernel<"conv2d"> = (node, profile, layoutOf) => {
   const layout = layoutOf(weight);
   const panels = panelsOf(layout);
   const unpadded = Object.values(padding).every((pixels) => pixels === 0);
-  if (panels && kh * kw === 1 && stride * upsample === 1 && unpadded) {
-    const residences = {
-      a: profile.kind === "software" ? "texture" : "buffer",
-      w: layout.residence,
-    } as const;
+  if (!panels) {
+    throw new RangeError(`Cannot convolve by ${show(weight.shape)}: the weight lies in rows`);
+  }
+  const lies = profile.kind === "software" ? "texture" : "buffer";
+  const wholeBlocks = ci % (panels === "panels16" ? 8 : 4) === 0;
+  if (wholeBlocks && kh * kw === 1 && stride * upsample === 1 && unpadded) {
+    const residences = { a: lies, w: layout.residence } as const;
     const bytes = packedBytes(weight.shape, layout);
     const product = { batch: 1, m: n * h * w, n: co, k: ci, residences, bytes };
     return [tiledProduct(node, product, panels, profile)];
   }
-  const form = panels
-    ? tiled(node, profile, panels, layout.residence)
-    : scalar(node, layout.format === "rows16");
-  const iterations = kh * kw * (form.tapIterations + 1) + kh;
+  const form = formOf(node, profile, panels);
+  const { iterations } = form;
   if (iterations > MAX_ITERATIONS) {
     throw new RangeError(
       `Cannot convolve ${show(x.shape)} by ${show(weight.shape)}: sums of ${
@@ -180,13 +183,13 @@ export const conv2d: Kernel<"conv2d"> = (node, profile, layoutOf) => {
         `take ${iterations} loop iterations, devices run at most ${MAX_ITERATIONS}`,
     );
   }
-  const parts = partsOf(node, form.x.residence, MAX_GROUPS * form.height, profile);
+  const parts = partsOf(node, lies, MAX_GROUPS * form.height, profile);
   const split = parts.length > 1;
-  const scale = form.x.element === "vec4f" ? 4 : 1;
+  const scale = form.x === "vec4f" ? 4 : 1;
   const dispatches = parts.map(({ begin, end, input }): Dispatch => {
     const epilogue = epilogueOf(node, form.type, split ? { rows: { begin, end } } : {});
     const result = split ? windowOn(begin * co, end * co, 4) : undefined;
-    const source = split && form.x.residence === "buffer"
+    const source = split && lies === "buffer"
       ? windowOn(input.begin * ci, input.end * ci, 4)
       : undefined;
     return {
@@ -200,17 +203,17 @@ export const conv2d: Kernel<"conv2d"> = (node, profile, layoutOf) => {
           {
             name: "x",
             source: 0,
-            element: form.x.element,
+            element: form.x,
             access: "read",
-            residence: form.x.residence,
+            residence: lies,
             ...(source ? { window: source.window } : {}),
           },
           {
             name: "w",
             source: 1,
-            element: form.w.element,
+            element: form.w,
             access: "read",
-            residence: form.w.residence,
+            residence: layout.residence,
           },
           ...epilogue.bindings,
         ],
@@ -231,7 +234,6 @@ export const conv2d: Kernel<"conv2d"> = (node, profile, layoutOf) => {
           stride,
           top: padding.top,
           left: padding.left,
-          upsample,
           ...form.params,
           ...epilogue.params,
         },

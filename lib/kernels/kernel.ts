@@ -32,7 +32,7 @@ export interface Profile {
  * How the values of a tensor lie in memory.
  * `rows32`: row-major f32 (or i32). `rows16`: row-major f16, two in a u32, padded to 16 bytes.
  * `panels16`/`panels32`: weights [n, k] in panels of 32 columns: panel, k block (8 f16 or 4 f32, one vec4u or vec4f),
- * column within the panel; n is padded to a multiple of 32 with zeros.
+ * column within the panel; n is padded to a multiple of 32 and k to whole blocks with zeros.
  */
 export type Format = "rows32" | "rows16" | "panels16" | "panels32";
 export type Residence = "buffer" | "texture";

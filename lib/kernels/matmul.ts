@@ -19,13 +19,14 @@ import {
 } from "./kernel.ts";
 import {
   columnGroups,
+  NUMBERS,
   type Operand,
   panelsOf,
   productParts,
+  READERS,
   resultBinding,
   STORE,
   tileFor,
-  weightReader,
 } from "./product.ts";
 import { packedBytes } from "./weights.ts";
 
@@ -212,19 +213,20 @@ export function tiledProduct(
 function scalarProduct(
   node: Tensor,
   product: Product,
-  half: boolean,
-  transposed: boolean,
+  operand: Operand,
   profile: Profile,
 ): Variant {
   const { m, n, k } = product;
   const ROWS = Math.min(8, Math.ceil(m / 4));
+  const { element, parts } = READERS[operand];
+  const panels = operand === "panels16" || operand === "panels32";
   const form: Form = {
     source: rowsSource,
     constants: { ROWS },
-    functions: `${weightReader(half)}\n${STORE.f32}`,
+    functions: `${NUMBERS[operand]}\n${STORE.f32}`,
     type: "f32",
-    elements: { a: "f32", w: half ? "u32" : "f32" },
-    params: { k, k_stride: transposed ? 1 : n, column_stride: transposed ? k : 1 },
+    elements: { a: "f32", w: panels ? element : "f32" },
+    params: { k, blocks: Math.ceil(k / (4 * parts)) },
     height: 4 * ROWS,
     columns: Math.ceil(n / 32),
     iterations: k,
@@ -248,15 +250,14 @@ export const matmul: Kernel<"matmul"> = (node, profile, layoutOf) => {
   }
   const staged = profile.kind === "software" ? "texture" : "buffer";
   const bytes = b.op === "parameter" ? packedBytes(b.shape, layout) : b.size * 4;
-  const product = (aLies: Residence, wLies: Residence): Product => ({
-    ...{ batch, m, n, k, bytes },
-    residences: { a: aLies, w: b.op === "parameter" ? layout.residence : wLies },
-  });
-  if (panels) return [tiledProduct(node, product(staged, staged), panels, profile)];
-  if (layout.format === "rows32" && k % 4 === 0 && (transposeB || n % 4 === 0)) {
-    const operand = transposeB ? "rows" : "columns";
-    return [tiledProduct(node, product(staged, staged), operand, profile)];
+  const residences = { a: staged, w: b.op === "parameter" ? layout.residence : staged } as const;
+  const product = { batch, m, n, k, residences, bytes };
+  const operand = panels ?? (transposeB ? "rows" : "columns");
+  const whole = k % (4 * READERS[operand].parts) === 0 && (operand !== "columns" || n % 4 === 0);
+  if (!panels && layout.format !== "rows32") {
+    throw new RangeError(`Cannot multiply by the weight ${show(b.shape)}: it lies in f16 rows`);
   }
-  const half = layout.format === "rows16";
-  return [scalarProduct(node, product("buffer", "buffer"), half, transposeB, profile)];
+  return whole
+    ? [tiledProduct(node, product, operand, profile)]
+    : [scalarProduct(node, product, operand, profile)];
 };

@@ -139,9 +139,19 @@ export function resultBinding(element: "f32" | "vec4f"): Binding {
   return { name: "result", source: "result", element, access: "read_write", residence: "buffer" };
 }
 
-/** `fn weight(i)`: number i of a weight in rows, which are f16 pairs or f32. */
-export function weightReader(half: boolean): string {
-  return half
-    ? "fn weight(i: u32) -> f32 { return unpack2x16float(w_at(i / 2u))[i % 2u]; }"
-    : "fn weight(i: u32) -> f32 { return w_at(i); }";
-}
+/** `fn weight(k, column, batch)`: one number of the second operand. */
+export const NUMBERS: { readonly [K in Operand]: string } = {
+  panels16: `fn weight(k: u32, column: u32, batch: u32) -> f32 {
+  let block = w_at((column / ${PANEL}u * params.blocks + k / 8u) * ${PANEL}u + column % ${PANEL}u);
+  return unpack2x16float(block[k % 8u / 2u] >> (k % 2u * 16u)).x;
+}`,
+  panels32: `fn weight(k: u32, column: u32, batch: u32) -> f32 {
+  return w_at((column / ${PANEL}u * params.blocks + k / 4u) * ${PANEL}u + column % ${PANEL}u)[k % 4u];
+}`,
+  rows: `fn weight(k: u32, column: u32, batch: u32) -> f32 {
+  return w_at(params.w_first + (batch * params.width + column) * params.k + k);
+}`,
+  columns: `fn weight(k: u32, column: u32, batch: u32) -> f32 {
+  return w_at(params.w_first + (batch * params.k + k) * params.width + column);
+}`,
+};

@@ -1,13 +1,14 @@
 /**
  * Weights on their way from a checkpoint to a device: which layout each parameter has, and the packing into it.
  * Linear and convolution weights lie in panels of 32 outputs, so that eight lanes read four columns each, side by side,
- * and a block of eight f16 (four f32) along the reduction is one 16-byte load. Vectors stay f32.
+ * and a block of eight f16 (four f32) along the reduction is one 16-byte load; the last block is filled with zeros.
+ * Tables that are looked up lie in rows. Vectors stay f32.
  */
 
 import { firstNonFinite, fromBf16 } from "../base/dtype.ts";
 import type { Role } from "../graph/ops.ts";
 import { type Shape, show, sizeOf } from "../base/shape.ts";
-import { type Format, type Layout, PANEL, type Profile } from "./kernel.ts";
+import { type Format, type Layout, PANEL, type Profile, TEXTURE_WIDTH } from "./kernel.ts";
 
 /** Element types that weights may have in a checkpoint. */
 export interface WeightSource {
@@ -36,20 +37,25 @@ const NEEDED = {
 const BLOCK: Readonly<Record<Format, number>> = { rows16: 0, rows32: 0, panels16: 8, panels32: 4 };
 const isHalf = (format: Format) => format === "rows16" || format === "panels16";
 
-/** Where a parameter lies on a device: panels where its input width fills whole blocks, else rows. */
+/** Formats of each role by element type. */
+const FORMATS: { readonly [K in Role]: { readonly f16: Format; readonly f32: Format } } = {
+  linear: { f16: "panels16", f32: "panels32" },
+  conv: { f16: "panels16", f32: "panels32" },
+  embedding: { f16: "rows16", f32: "rows32" },
+  vector: { f16: "rows32", f32: "rows32" },
+};
+
+/** Where a parameter lies on a device. Software devices read fastest from textures. */
 export function layoutFor(
   role: Role,
   shape: Shape,
   dtype: "f16" | "f32",
-  profile: Profile,
+  { kind, maxTextureSide }: Profile,
 ): Layout {
-  const rows = dtype === "f16" ? "rows16" : "rows32";
-  const panels = dtype === "f16" ? "panels16" : "panels32";
-  if (role === "vector") return { format: "rows32", residence: "buffer" };
-  if (role === "embedding" || shape[shape.length - 1] % BLOCK[panels] !== 0) {
-    return { format: rows, residence: "buffer" };
-  }
-  return { format: panels, residence: profile.kind === "software" ? "texture" : "buffer" };
+  const format = FORMATS[role][dtype];
+  const lines = packedBytes(shape, { format, residence: "texture" }) / (16 * TEXTURE_WIDTH);
+  const inTexture = BLOCK[format] > 0 && kind === "software" && lines <= maxTextureSide;
+  return { format, residence: inTexture ? "texture" : "buffer" };
 }
 
 /** Outputs and reduction length of a weight [n, …, k]. */
@@ -60,7 +66,10 @@ function matrix(shape: Shape): { n: number; k: number } {
 /** Bytes of a packed parameter, a multiple of 16. */
 export function packedBytes(shape: Shape, { format }: Layout): number {
   const { n, k } = matrix(shape);
-  const count = BLOCK[format] === 0 ? sizeOf(shape) : Math.ceil(n / PANEL) * PANEL * k;
+  const block = BLOCK[format];
+  const count = block === 0
+    ? sizeOf(shape)
+    : Math.ceil(n / PANEL) * PANEL * Math.ceil(k / block) * block;
   return Math.ceil(count * (isHalf(format) ? 2 : 4) / 16) * 16;
 }
 
@@ -90,7 +99,8 @@ export function pack(
     : new Uint32Array(out.buffer);
   const block = BLOCK[layout.format];
   if (block === 0) toRows(bits, target, shape[0], taps, inner);
-  else if (taps === 1) blocksToPanels(bits, out, shape[0], inner / block);
+  else if (taps === 1 && inner % block === 0) blocksToPanels(bits, out, shape[0], inner / block);
+  else if (inner % block === 0) tapsToPanels(bits, target, shape[0], taps, inner, block);
   else toPanels(bits, target, shape[0], taps, inner, block);
   return out;
 }
@@ -136,6 +146,9 @@ function toRows(
   }
 }
 
+/** Blocks of 16 bytes in a cache line. */
+const LINE = 4;
+
 /** [n, blocks] of 16 bytes → [panel, block, column]. */
 function blocksToPanels(
   bits: Uint16Array | Uint32Array,
@@ -148,20 +161,47 @@ function blocksToPanels(
   const to = new Uint32Array(bytes.buffer);
   for (let panel = 0; panel < n; panel += PANEL) {
     const columns = Math.min(PANEL, n - panel);
-    for (let block = 0; block < blocks; block++) {
-      let at = (panel * blocks + block * PANEL) * 4;
+    for (let first = 0; first < blocks; first += LINE) { // a cache line of each column at a time
+      const last = Math.min(first + LINE, blocks);
       for (let column = 0; column < columns; column++) {
-        const source = ((panel + column) * blocks + block) * 4;
-        to[at++] = from[source];
-        to[at++] = from[source + 1];
-        to[at++] = from[source + 2];
-        to[at++] = from[source + 3];
+        let at = ((panel + column) * blocks + first) * 4;
+        for (let block = first; block < last; block++) {
+          const target = (panel * blocks + block * PANEL + column) * 4;
+          to[target] = from[at++];
+          to[target + 1] = from[at++];
+          to[target + 2] = from[at++];
+          to[target + 3] = from[at++];
+        }
       }
     }
   }
 }
 
 /** [n, inner, taps] → [panel, tap, inner block, column, within the block]. */
+function tapsToPanels(
+  bits: Uint16Array | Uint32Array,
+  out: Uint16Array | Uint32Array,
+  n: number,
+  taps: number,
+  inner: number,
+  block: number,
+): void {
+  const blocks = inner / block;
+  for (let o = 0; o < n; o++) {
+    const column = o % PANEL;
+    const panel = (o - column) * taps * inner;
+    const source = o * inner * taps;
+    for (let tap = 0; tap < taps; tap++) { // a tap at a time: taps lie apart by what maps to one cache set
+      let at = source + tap;
+      let to = panel + tap * inner * PANEL + column * block;
+      for (let b = 0; b < blocks; b++, to += PANEL * block) {
+        for (let i = 0; i < block; i++, at += taps) out[to + i] = bits[at];
+      }
+    }
+  }
+}
+
+/** The same for channels that do not fill blocks: [panel, block of (tap, inner), column, within the block]. */
 function toPanels(
   bits: Uint16Array | Uint32Array,
   out: Uint16Array | Uint32Array,
@@ -170,14 +210,16 @@ function toPanels(
   inner: number,
   block: number,
 ): void {
-  const stride = inner * PANEL; // from tap to tap
+  const blocks = Math.ceil(taps * inner / block);
   for (let o = 0, at = 0; o < n; o++) {
     const column = o % PANEL;
-    const panel = (o - column) * taps * inner;
+    const panel = (o - column) * blocks * block;
     for (let i = 0; i < inner; i++) {
-      const within = i % block;
-      let to = panel + ((i - within) * PANEL) + column * block + within;
-      for (let tap = 0; tap < taps; tap++, to += stride) out[to] = bits[at++];
+      for (let tap = 0; tap < taps; tap++) {
+        const k = tap * inner + i;
+        const within = k % block;
+        out[panel + (k - within) * PANEL + column * block + within] = bits[at++];
+      }
     }
   }
 }

@@ -164,9 +164,10 @@ export async function prepare(
 
   const resource = ({ source, residence, element, window }: Binding): GPUBindingResource => {
     if (source === "result") {
-      return window
-        ? { buffer: result, offset: GUARD + window.offset, size: window.size }
-        : { buffer: result, offset: GUARD };
+      if (window) return { buffer: result, offset: GUARD + window.offset, size: window.size };
+      // The guard behind the result is bound where it may be, so that a store past the end reaches it.
+      const size = Math.min(resultBytes + GUARD, gpu.limits.maxStorageBufferBindingSize);
+      return { buffer: result, offset: GUARD, size };
     }
     if (source === "scratch") return { buffer: scratch, ...window };
     if (residence === "texture") return textureOf(inputs[source], element);
