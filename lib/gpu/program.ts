@@ -1,0 +1,340 @@
+/**
+ * A compiled graph on a device: a flat array of steps, a set of slots, one uniform buffer with every dispatch's
+ * parameters. Running writes inputs, encodes the array, submits and reads outputs; nothing is decided at run time.
+ */
+
+import { BYTES } from "../base/dtype.ts";
+import { MemoryError } from "../base/errors.ts";
+import { show, sizeOf } from "../base/shape.ts";
+import type { Tensor } from "../graph/tensor.ts";
+import { paramBytes, shaderText } from "../kernels/kernel.ts";
+import {
+  encodeStage,
+  layoutEntry,
+  type Parameters,
+  readBack,
+  release,
+  type Resource,
+  storageBuffer,
+  storageTexture,
+} from "./buffers.ts";
+import { assemble, type Assembly, type Source, type Step } from "./compile.ts";
+import { type Device, mib } from "./device.ts";
+
+/** What the GPU does, in order. Nothing else happens. */
+type Command =
+  | {
+    readonly kind: "dispatch";
+    readonly label: string;
+    readonly pipeline: GPUComputePipeline;
+    readonly group: GPUBindGroup;
+    readonly grid: readonly [number, number, number];
+  }
+  | {
+    readonly kind: "stage";
+    readonly label: string;
+    readonly from: GPUBuffer;
+    readonly to: GPUTexture;
+    readonly bytes: number;
+  }
+  | {
+    readonly kind: "copy";
+    readonly label: string;
+    readonly from: GPUBuffer;
+    readonly to: GPUBuffer;
+    readonly bytes: number;
+  };
+
+/** Host values of an input: f32 or i32 as the graph declares it. */
+export type HostArray = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
+
+export interface CompileOptions {
+  /** For tests: memory is filled with NaN as soon as its value is dead. */
+  readonly poison?: boolean;
+  /** Named in errors, e.g. "UNet at 64×64". */
+  readonly label?: string;
+}
+
+/** Uniform blocks start at multiples of this. */
+const UNIFORM_ALIGNMENT = 256;
+/** Commands of one submit: long submits look like a hang to some drivers' watchdogs. */
+const COMMANDS_PER_SUBMIT = 128;
+
+/** Compiles the graph behind named outputs. Throws `MemoryError` when it does not fit, `DeviceError` when the device refuses. */
+export async function compile(
+  device: Device,
+  outputs: ReadonlyMap<string, Tensor>,
+  parameters: Parameters,
+  options: CompileOptions = {},
+): Promise<Program> {
+  const assembly = assemble(outputs, device.profile, (name) => {
+    const parameter = parameters.get(name);
+    if (!parameter) throw new RangeError(`There is no weight "${name}" on the device`);
+    return parameter.layout;
+  });
+  return await realise(device, assembly, parameters, options);
+}
+
+/** Allocates an assembly's slots and makes its pipelines and bind groups. */
+async function realise(
+  device: Device,
+  assembly: Assembly,
+  parameters: Parameters,
+  { poison = false, label = "a program" }: CompileOptions,
+): Promise<Program> {
+  device.check();
+  const owned: Resource[] = [];
+  const own = (resource: Resource) => {
+    owned.push(resource);
+    return resource;
+  };
+  try {
+    const slots = await allocate(device, assembly, label, own);
+    const resourceOf = (source: Source): Resource => {
+      if (source.kind === "value") return slots[assembly.plan.slotOf[source.value]];
+      const parameter = parameters.get(source.name);
+      if (!parameter) throw new RangeError(`There is no weight "${source.name}" on the device`);
+      return parameter.resource;
+    };
+    const { uniforms, offsets } = uploadUniforms(device, assembly.steps, label);
+    own({ kind: "buffer", buffer: uniforms });
+    const commands: Command[] = [];
+    const poisoner = poison ? poisonBuffer(device, assembly, own) : undefined;
+    for (const [i, step] of assembly.steps.entries()) {
+      commands.push(await command(device, step, resourceOf, { uniforms, offset: offsets[i] }));
+      if (poisoner) commands.push(...poisonDead(assembly, i, slots, poisoner));
+    }
+    for (const { value, data } of assembly.constants) {
+      const resource = slots[assembly.plan.slotOf[value]];
+      if (resource.kind === "buffer") device.gpu.queue.writeBuffer(resource.buffer, 0, data);
+    }
+    return new Program(device, assembly, commands, slots, owned);
+  } catch (error) {
+    owned.forEach((resource) => release(device, resource));
+    throw error;
+  }
+}
+
+async function allocate(
+  device: Device,
+  { plan }: Assembly,
+  label: string,
+  own: (resource: Resource) => Resource,
+): Promise<Resource[]> {
+  const { live } = device.memory;
+  if (live + plan.bytes > device.budget) {
+    throw new MemoryError(
+      `Cannot run ${label}: it needs ${mib(plan.bytes)} MiB for activations beside ${
+        mib(live)
+      } MiB in use, ` +
+        `and the memory budget is ${
+          mib(device.budget)
+        } MiB; raise --memory-budget or ask for a smaller picture`,
+    );
+  }
+  device.gpu.pushErrorScope("out-of-memory");
+  const slots = plan.slots.map(({ kind, bytes }) =>
+    own(
+      kind === "buffer"
+        ? { kind, buffer: storageBuffer(device, bytes, label) }
+        : storageTexture(device, bytes, "rgba32float", label),
+    )
+  );
+  const error = await device.gpu.popErrorScope();
+  if (error) {
+    throw new MemoryError(
+      `Cannot run ${label}: the device is out of memory; it needs ${mib(plan.bytes)} MiB beside ` +
+        `${mib(live)} MiB in use (${error.message})`,
+    );
+  }
+  return slots;
+}
+
+/** All dispatches' parameters in one buffer. */
+function uploadUniforms(device: Device, steps: readonly Step[], label: string) {
+  const offsets: number[] = [];
+  const blocks: Uint8Array[] = [];
+  let size = 0;
+  for (const step of steps) {
+    const block = step.kind === "dispatch" ? paramBytes(step.dispatch.params) : new Uint8Array(0);
+    offsets.push(size);
+    blocks.push(block);
+    size += Math.ceil(block.length / UNIFORM_ALIGNMENT) * UNIFORM_ALIGNMENT;
+  }
+  const bytes = new Uint8Array(Math.max(size, UNIFORM_ALIGNMENT));
+  blocks.forEach((block, i) => bytes.set(block, offsets[i]));
+  const usage = GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST;
+  const uniforms = device.createBuffer(bytes.length, usage, `parameters of ${label}`);
+  device.gpu.queue.writeBuffer(uniforms, 0, bytes);
+  return { uniforms, offsets };
+}
+
+async function command(
+  device: Device,
+  step: Step,
+  resourceOf: (source: Source) => Resource,
+  params: { readonly uniforms: GPUBuffer; readonly offset: number },
+): Promise<Command> {
+  if (step.kind === "stage") {
+    const from = resourceOf({ kind: "value", value: step.from });
+    const to = resourceOf({ kind: "value", value: step.to });
+    if (from.kind !== "buffer" || to.kind !== "texture") {
+      throw new TypeError(`${step.label} does not copy a buffer into a texture`);
+    }
+    const { label, bytes } = step;
+    return { kind: "stage", label, from: from.buffer, to: to.texture, bytes };
+  }
+  const { dispatch, label } = step;
+  const { bindings } = dispatch.shader;
+  const size = paramBytes(dispatch.params).length;
+  const hasParams = Object.keys({ ...dispatch.params.u32, ...dispatch.params.f32 }).length > 0;
+  const visibility = GPUShaderStage.COMPUTE;
+  const layout: GPUBindGroupLayoutEntry[] = bindings.map(layoutEntry);
+  if (hasParams) layout.unshift({ binding: 0, visibility, buffer: { type: "uniform" } });
+  const pipeline = await device.pipeline(shaderText(dispatch), layout, label);
+  const entries: GPUBindGroupEntry[] = bindings.map(({ window }, i) => {
+    const { source, bytes } = step.operands[i];
+    const resource = resourceOf(source);
+    if (resource.kind === "texture") return { binding: i + 1, resource: resource.view };
+    const { buffer } = resource;
+    const part = window ?? (bytes > 0 ? { offset: 0, size: bytes } : {});
+    return { binding: i + 1, resource: { buffer, ...part } };
+  });
+  if (hasParams) {
+    const resource = { buffer: params.uniforms, offset: params.offset, size };
+    entries.unshift({ binding: 0, resource });
+  }
+  const group = device.gpu.createBindGroup({ layout: device.bindGroupLayout(layout), entries });
+  return { kind: "dispatch", label, pipeline, group, grid: dispatch.grid };
+}
+
+/** A buffer of NaN as large as the largest slot. */
+function poisonBuffer(
+  device: Device,
+  { plan }: Assembly,
+  own: (resource: Resource) => Resource,
+): GPUBuffer {
+  const bytes = plan.slots.reduce((most, slot) => Math.max(most, slot.bytes), 16);
+  const buffer = storageBuffer(device, bytes, "poison");
+  own({ kind: "buffer", buffer });
+  device.gpu.queue.writeBuffer(buffer, 0, new Float32Array(buffer.size / 4).fill(NaN));
+  return buffer;
+}
+
+/** Commands that overwrite what died with step i. */
+function poisonDead(
+  { lives, plan }: Assembly,
+  i: number,
+  slots: readonly Resource[],
+  from: GPUBuffer,
+): Command[] {
+  return lives.flatMap((life, value): Command[] => {
+    const slot = slots[plan.slotOf[value]];
+    if (life.last !== i || slot.kind !== "buffer") return [];
+    const to = slot.buffer;
+    return [{ kind: "copy", label: "poison", from, to, bytes: Math.ceil(life.bytes / 4) * 4 }];
+  });
+}
+
+/** A graph that can be run again and again. Dispose of it to free its slots; weights are not its own. */
+export class Program implements Disposable {
+  readonly #device: Device;
+  readonly #assembly: Assembly;
+  readonly #commands: readonly Command[];
+  readonly #slots: readonly Resource[];
+  readonly #owned: readonly Resource[];
+  #disposed = false;
+
+  constructor(
+    device: Device,
+    assembly: Assembly,
+    commands: readonly Command[],
+    slots: readonly Resource[],
+    owned: readonly Resource[],
+  ) {
+    this.#device = device;
+    this.#assembly = assembly;
+    this.#commands = commands;
+    this.#slots = slots;
+    this.#owned = owned;
+  }
+
+  /** Bytes of all slots: the most its activations take. */
+  get bytes(): number {
+    return this.#assembly.plan.bytes;
+  }
+
+  /** Number of dispatches and copies. */
+  get stepCount(): number {
+    return this.#commands.length;
+  }
+
+  /** Writes inputs, runs all steps, reads outputs. Throws `RangeError` on a missing or misshapen input, `DeviceError` on a device that failed. */
+  async run(
+    inputs: Readonly<Record<string, HostArray>>,
+  ): Promise<Map<string, Float32Array<ArrayBuffer>>> {
+    const device = this.#device;
+    device.check();
+    this.#write(inputs);
+    this.#submit();
+    const names = [...this.#assembly.outputs.keys()];
+    const results = await readBack(
+      device,
+      [...this.#assembly.outputs.values()].map(({ value, shape, dtype }) => ({
+        buffer: this.#bufferOf(value),
+        bytes: sizeOf(shape) * BYTES[dtype],
+      })),
+    );
+    return new Map(names.map((name, i) => [name, new Float32Array(results[i])]));
+  }
+
+  #bufferOf(value: number): GPUBuffer {
+    const slot = this.#slots[this.#assembly.plan.slotOf[value]];
+    if (slot.kind !== "buffer") throw new TypeError("A texture cannot be read or written");
+    return slot.buffer;
+  }
+
+  #write(inputs: Readonly<Record<string, HostArray>>): void {
+    if (this.#disposed) throw new TypeError("A disposed program cannot run");
+    for (const [name, { value, shape }] of this.#assembly.inputs) {
+      const data = inputs[name];
+      if (data?.length !== sizeOf(shape)) {
+        const given = data ? `${data.length} values` : "nothing";
+        throw new RangeError(`Input "${name}" of shape ${show(shape)} was given ${given}`);
+      }
+      this.#device.gpu.queue.writeBuffer(this.#bufferOf(value), 0, data);
+    }
+  }
+
+  #submit(): void {
+    const { gpu } = this.#device;
+    for (let start = 0; start < this.#commands.length; start += COMMANDS_PER_SUBMIT) {
+      const encoder = gpu.createCommandEncoder();
+      let pass: GPUComputePassEncoder | undefined;
+      for (const command of this.#commands.slice(start, start + COMMANDS_PER_SUBMIT)) {
+        if (command.kind === "dispatch") {
+          pass ??= encoder.beginComputePass();
+          pass.setPipeline(command.pipeline);
+          pass.setBindGroup(0, command.group);
+          pass.dispatchWorkgroups(...command.grid);
+          continue;
+        }
+        pass?.end();
+        pass = undefined;
+        if (command.kind === "stage") {
+          encodeStage(encoder, command.from, command.to, command.bytes);
+        } else {
+          encoder.copyBufferToBuffer(command.from, 0, command.to, 0, command.bytes);
+        }
+      }
+      pass?.end();
+      gpu.queue.submit([encoder.finish()]);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#owned.forEach((resource) => release(this.#device, resource));
+  }
+}
