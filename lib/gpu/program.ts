@@ -48,6 +48,12 @@ type Command =
 /** Host values of an input: f32 or i32 as the graph declares it. */
 export type HostArray = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
 
+/** Part of a buffer on the device, in bytes, from a multiple of 4. */
+export interface DeviceRange {
+  readonly buffer: GPUBuffer;
+  readonly offset: number;
+}
+
 export interface CompileOptions {
   /** For tests: memory is filled with NaN as soon as its value is dead. */
   readonly poison?: boolean;
@@ -269,23 +275,30 @@ export class Program implements Disposable {
     return this.#commands.length;
   }
 
-  /** Writes inputs, runs all steps, reads outputs. Throws `RangeError` on a missing or misshapen input, `DeviceError` on a device that failed. */
+  /**
+   * Takes inputs from host or device, runs all steps, and returns the outputs that have no `targets`; those that have one
+   * are copied there instead. Waits for the device only where something is returned.
+   * Throws `RangeError` on a missing or misshapen input, `DeviceError` on a device that failed.
+   */
   async run(
-    inputs: Readonly<Record<string, HostArray>>,
+    inputs: Readonly<Record<string, HostArray | DeviceRange>>,
+    targets: Readonly<Record<string, DeviceRange>> = {},
   ): Promise<Map<string, Float32Array<ArrayBuffer>>> {
     const device = this.#device;
     device.check();
-    this.#write(inputs);
+    if (this.#disposed) throw new TypeError("A disposed program cannot run");
+    this.#feed(inputs);
     this.#submit();
-    const names = [...this.#assembly.outputs.keys()];
-    const results = await readBack(
-      device,
-      [...this.#assembly.outputs.values()].map(({ value, shape, dtype }) => ({
-        buffer: this.#bufferOf(value),
-        bytes: sizeOf(shape) * BYTES[dtype],
-      })),
-    );
-    return new Map(names.map((name, i) => [name, new Float32Array(results[i])]));
+    const outputs = [...this.#assembly.outputs].map(([name, { value, shape, dtype }]) => ({
+      name,
+      buffer: this.#bufferOf(value),
+      bytes: sizeOf(shape) * BYTES[dtype],
+    }));
+    this.#deliver(outputs.filter(({ name }) => name in targets), targets);
+    const returned = outputs.filter(({ name }) => !(name in targets));
+    if (returned.length === 0) return new Map();
+    const results = await readBack(device, returned);
+    return new Map(returned.map(({ name }, i) => [name, new Float32Array(results[i])]));
   }
 
   #bufferOf(value: number): GPUBuffer {
@@ -294,16 +307,38 @@ export class Program implements Disposable {
     return slot.buffer;
   }
 
-  #write(inputs: Readonly<Record<string, HostArray>>): void {
-    if (this.#disposed) throw new TypeError("A disposed program cannot run");
-    for (const [name, { value, shape }] of this.#assembly.inputs) {
-      const data = inputs[name];
-      if (data?.length !== sizeOf(shape)) {
-        const given = data ? `${data.length} values` : "nothing";
-        throw new RangeError(`Input "${name}" of shape ${show(shape)} was given ${given}`);
+  /** Host inputs are written, device inputs copied, before the steps. */
+  #feed(inputs: Readonly<Record<string, HostArray | DeviceRange>>): void {
+    const { gpu } = this.#device;
+    const encoder = gpu.createCommandEncoder();
+    for (const [name, { value, shape, dtype }] of this.#assembly.inputs) {
+      const given = inputs[name];
+      const size = sizeOf(shape);
+      const target = this.#bufferOf(value);
+      if (given !== undefined && "buffer" in given && given.buffer instanceof GPUBuffer) {
+        const bytes = size * BYTES[dtype];
+        encoder.copyBufferToBuffer(given.buffer, given.offset, target, 0, bytes);
+      } else if (given !== undefined && "length" in given && given.length === size) {
+        gpu.queue.writeBuffer(target, 0, given);
+      } else {
+        const what = given && "length" in given ? `${given.length} values` : "nothing";
+        throw new RangeError(`Input "${name}" of shape ${show(shape)} was given ${what}`);
       }
-      this.#device.gpu.queue.writeBuffer(this.#bufferOf(value), 0, data);
     }
+    gpu.queue.submit([encoder.finish()]);
+  }
+
+  #deliver(
+    outputs: readonly { name: string; buffer: GPUBuffer; bytes: number }[],
+    targets: Readonly<Record<string, DeviceRange>>,
+  ): void {
+    if (outputs.length === 0) return;
+    const encoder = this.#device.gpu.createCommandEncoder();
+    for (const { name, buffer, bytes } of outputs) {
+      const { buffer: target, offset } = targets[name];
+      encoder.copyBufferToBuffer(buffer, 0, target, offset, bytes);
+    }
+    this.#device.gpu.queue.submit([encoder.finish()]);
   }
 
   #submit(): void {
