@@ -1,0 +1,171 @@
+/** What a checkpoint is: family and typed configs, from its config files where it has them, else from its tensors. */
+
+import { FormatError } from "../base/errors.ts";
+import type { Shape } from "../base/shape.ts";
+import type { Checkpoint, ComponentName, Weights } from "../formats/checkpoint.ts";
+import { toFloat32 } from "../formats/safetensors.ts";
+import type { ClipConfig } from "../models/clip.ts";
+import {
+  checkPipeline,
+  clipConfigFromJson,
+  clipConfigFromShapes,
+  FAMILIES,
+  type Family,
+  familyOf,
+  predictionOf,
+  SD2_PREDICTION_TENSOR,
+  taesdConfigFromJson,
+  taesdConfigFromShapes,
+  unetConfigFromJson,
+  unetConfigFromShapes,
+  vaeConfigFromJson,
+  vaeConfigFromShapes,
+  type Variant,
+  variantOf,
+} from "../models/config.ts";
+import type { TaesdConfig } from "../models/taesd.ts";
+import type { UnetConfig } from "../models/unet.ts";
+import type { VaeConfig } from "../models/vae.ts";
+import type { Manifest } from "../nn/params.ts";
+import { taesdManifest, vaeManifest } from "./first_stage.ts";
+import { clipManifest, unetManifest } from "./stages.ts";
+
+/** The configs of whatever components a checkpoint has. */
+export interface Architecture {
+  /** `undefined` without a UNet. */
+  readonly family: Family | undefined;
+  readonly variant: Variant;
+  readonly unet: UnetConfig | undefined;
+  readonly vae: VaeConfig | undefined;
+  readonly taesd: TaesdConfig | undefined;
+  readonly textEncoders: ReadonlyMap<"text_encoder" | "text_encoder_2", ClipConfig>;
+  /** Contents of scheduler_config.json, or the family's. */
+  readonly scheduler: unknown;
+  readonly zeroEmptyPrompt: boolean;
+}
+
+const TEXT_ENCODERS = ["text_encoder", "text_encoder_2"] as const;
+
+/** Throws `FormatError` where the architecture is not supported, naming it. */
+export async function architectureOf(checkpoint: Checkpoint): Promise<Architecture> {
+  const { components, configs, path } = checkpoint;
+  if (configs.has("model_index")) checkPipeline(configs.get("model_index"), path);
+  const config = <T>(
+    name: ComponentName,
+    fromJson: (json: unknown, where: string) => T,
+    fromShapes: (shapes: ReadonlyMap<string, Shape>, where: string) => T,
+  ): T | undefined => {
+    const weights = components.get(name);
+    if (!weights) return undefined;
+    if (!configs.has(name)) return fromShapes(shapesOf(weights), `the ${name} of "${path}"`);
+    return fromJson(configs.get(name), `the ${name}'s config.json in "${path}"`);
+  };
+  const unet = config("unet", unetConfigFromJson, (s, w) => unetConfigFromShapes(s, {}, w));
+  const family = unet && familyOf(unet);
+  const scale = FAMILIES[family ?? "sd1"].latentScale;
+  const vae = config(
+    "vae",
+    vaeConfigFromJson,
+    (s, w) => vaeConfigFromShapes(s, { scalingFactor: scale }, w),
+  );
+  const textEncoders = new Map<(typeof TEXT_ENCODERS)[number], ClipConfig>();
+  for (const name of TEXT_ENCODERS) {
+    const clip = config(name, clipConfigFromJson, (s, w) => clipConfigFromShapes(s, {}, w));
+    if (clip) textEncoders.set(name, clip);
+  }
+  const scheduler = configs.get("scheduler") ?? await familyScheduler(checkpoint, family, unet);
+  return {
+    family,
+    variant: unet ? variantOf(unet, scheduler) : "base",
+    unet,
+    vae,
+    taesd: tiny(checkpoint),
+    textEncoders,
+    scheduler,
+    zeroEmptyPrompt: zeroesEmptyPrompt(configs.get("model_index"), family),
+  };
+}
+
+function shapesOf(weights: Weights): Map<string, Shape> {
+  return new Map([...weights.infos].map(([name, { shape }]) => [name, shape]));
+}
+
+function tiny({ components, configs, path }: Checkpoint): TaesdConfig | undefined {
+  const halves = (["taesd_encoder", "taesd_decoder"] as const).flatMap((name) => {
+    const weights = components.get(name);
+    return weights ? [...shapesOf(weights)] : [];
+  });
+  if (halves.length === 0) return undefined;
+  return configs.has("taesd")
+    ? taesdConfigFromJson(configs.get("taesd"), `the config.json of "${path}"`)
+    : taesdConfigFromShapes(new Map(halves), `"${path}"`);
+}
+
+/** SDXL's pipelines take zeros for an empty negative prompt unless their index says otherwise. */
+function zeroesEmptyPrompt(index: unknown, family: Family | undefined): boolean {
+  if (typeof index === "object" && index !== null && "force_zeros_for_empty_prompt" in index) {
+    return index.force_zeros_for_empty_prompt === true;
+  }
+  return family === "sdxl";
+}
+
+/** The family's training schedule with the prediction that the file's own evidence tells. */
+async function familyScheduler(
+  { components, unexpected, metadata, path }: Checkpoint,
+  family: Family | undefined,
+  unet: UnetConfig | undefined,
+): Promise<unknown> {
+  const weights = components.get("unet");
+  if (!weights || !unet || !family) return FAMILIES.sd1.scheduler;
+  let bias: Float32Array | undefined;
+  if (family === "sd2" && weights.infos.has(SD2_PREDICTION_TENSOR)) {
+    const { dtype, data } = await weights.read(SD2_PREDICTION_TENSOR);
+    bias = toFloat32(dtype, data, `${SD2_PREDICTION_TENSOR} of "${path}"`);
+  }
+  const { prediction, rescaleBetasZeroSnr } = predictionOf(family, {
+    names: new Set([...weights.infos.keys(), ...unexpected]),
+    metadata,
+    inChannels: unet.inChannels,
+    ...(bias && { bias }),
+  });
+  return {
+    ...FAMILIES[family].scheduler,
+    prediction_type: prediction,
+    rescale_betas_zero_snr: rescaleBetasZeroSnr,
+  };
+}
+
+/** The manifest of each component that a checkpoint has. */
+export function manifestsOf(architecture: Architecture): Map<ComponentName, Manifest> {
+  const { unet, vae, taesd, textEncoders } = architecture;
+  const manifests = new Map<ComponentName, Manifest>();
+  for (const [name, config] of textEncoders) manifests.set(name, clipManifest(name, config));
+  if (unet) manifests.set("unet", unetManifest(unet));
+  if (vae) manifests.set("vae", vaeManifest(vae));
+  if (taesd) {
+    manifests.set("taesd_encoder", taesdManifest("encoder", taesd));
+    manifests.set("taesd_decoder", taesdManifest("decoder", taesd));
+  }
+  return manifests;
+}
+
+/** Throws `FormatError` naming the components that making pictures from text needs and the checkpoint lacks. */
+export function requirePipeline(
+  architecture: Architecture,
+  path: string,
+): { family: Family; unet: UnetConfig } {
+  const { family, unet, textEncoders } = architecture;
+  const wanted = family === "sdxl" ? 2 : 1;
+  const lacks = [
+    ...(unet ? [] : ["a UNet"]),
+    ...(textEncoders.size < wanted ? [wanted === 2 ? "two text encoders" : "a text encoder"] : []),
+  ];
+  if (!family || !unet || lacks.length > 0) {
+    throw new FormatError(
+      `Cannot make pictures with "${path}": it lacks ${
+        lacks.join(" and ")
+      }; a whole checkpoint is needed (the component alone can be given as --vae or --taesd)`,
+    );
+  }
+  return { family, unet };
+}
