@@ -16,7 +16,7 @@ import type { UnetConfig } from "../models/unet.ts";
 import { type Architecture, architectureOf, manifestsOf, requirePipeline } from "./architecture.ts";
 import { type FirstStage, klFirstStage, tinyFirstStage } from "./first_stage.ts";
 import type { LoadOptions, Model, TextEmbedding, TokenIds } from "./model.ts";
-import { runClip, UnetRunner } from "./stages.ts";
+import { type ClipResult, runClip, UnetRunner } from "./stages.ts";
 import { loadWeights, releaseWeights } from "./weights.ts";
 
 /** Weights of several components on a device, and what loading them noticed. */
@@ -249,7 +249,7 @@ class LoadedModel implements Model {
 
   async encodeText(prompts: readonly TokenIds[], clipSkip = 1): Promise<TextEmbedding[]> {
     const { device, parameters } = this.#loader;
-    const results = [];
+    const results: ClipResult[] = [];
     for (const [i, [name, config]] of [...this.#textEncoders].entries()) {
       const output = clipOutput(this.family, config, clipSkip);
       const ids = prompts.map((prompt) => prompt[i]);

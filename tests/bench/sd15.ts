@@ -1,3 +1,4 @@
+// deno-lint-ignore-file no-console
 /**
  * A full-size SD 1.5 checkpoint, by hand: load time, host memory, seconds of a UNet forward, and its distance from torch.
  *
@@ -6,7 +7,7 @@
  */
 
 import { loadModel } from "../../lib/engine/load.ts";
-import { SafetensorsFile, toFloat32 } from "../../lib/formats/safetensors.ts";
+import { SafetensorsFile } from "../../lib/formats/safetensors.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
 
 const [checkpoint, reference, ...rest] = Deno.args;
@@ -21,10 +22,7 @@ function peakResident(): number {
 const seconds = (since: number) => ((performance.now() - since) / 1000).toFixed(1);
 
 await using file = await SafetensorsFile.open(reference);
-async function read(name: string): Promise<Float32Array> {
-  const { dtype, data } = await file.read(name);
-  return toFloat32(dtype, data, name);
-}
+const read = (name: string) => file.readTensor(name);
 
 await using device = await openDevice();
 console.log(`${device.name}: ${device.profile.kind}`);
