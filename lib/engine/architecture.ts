@@ -111,7 +111,7 @@ function zeroesEmptyPrompt(index: unknown, family: Family | undefined): boolean 
 
 /** The family's training schedule with the prediction that the file's own evidence tells. */
 async function familyScheduler(
-  { components, unexpected, metadata, path }: Checkpoint,
+  { components, ignored, unexpected, metadata, path }: Checkpoint,
   family: Family | undefined,
   unet: UnetConfig | undefined,
 ): Promise<unknown> {
@@ -123,7 +123,7 @@ async function familyScheduler(
     bias = toFloat32(dtype, data, `${SD2_PREDICTION_TENSOR} of "${path}"`);
   }
   const { prediction, rescaleBetasZeroSnr } = predictionOf(family, {
-    names: new Set([...weights.infos.keys(), ...unexpected]),
+    names: new Set([...weights.infos.keys(), ...ignored, ...unexpected]),
     metadata,
     inChannels: unet.inChannels,
     ...(bias && { bias }),

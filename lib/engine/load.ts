@@ -1,6 +1,7 @@
 /** From a path to a model on a device: open, recognise, check, stream weights, and bind the stages to them. */
 
 import { FormatError } from "../base/errors.ts";
+import { sizeOf } from "../base/shape.ts";
 import {
   type Checkpoint,
   type ComponentName,
@@ -8,6 +9,7 @@ import {
   type TokenizerFiles,
   type Weights,
 } from "../formats/checkpoint.ts";
+import { FILE_BYTES } from "../formats/safetensors.ts";
 import type { StoredParameter } from "../gpu/buffers.ts";
 import type { Device } from "../gpu/device.ts";
 import type { ClipConfig } from "../models/clip.ts";
@@ -67,13 +69,9 @@ class Loader implements Disposable {
   }
 }
 
-const FILE_BITS: Readonly<Record<string, number>> = { F64: 64, F32: 32, F16: 16, BF16: 16 };
-
 function bytesOf({ infos }: Weights): number {
   let bytes = 0;
-  for (const { shape, dtype } of infos.values()) {
-    bytes += shape.reduce((n, size) => n * size, 1) * (FILE_BITS[dtype] ?? 8) / 8;
-  }
+  for (const { shape, dtype } of infos.values()) bytes += sizeOf(shape) * FILE_BYTES[dtype];
   return bytes;
 }
 

@@ -6,7 +6,7 @@
 import { FormatError } from "../base/errors.ts";
 import { sameShape, show, sizeOf } from "../base/shape.ts";
 import type { WeightInfo, Weights } from "../formats/checkpoint.ts";
-import type { FileDType } from "../formats/safetensors.ts";
+import { FILE_BYTES, type FileDType } from "../formats/safetensors.ts";
 import { type StoredParameter, uploadParameter } from "../gpu/buffers.ts";
 import type { Device } from "../gpu/device.ts";
 import { layoutFor, pack, WeightError, type WeightSource } from "../kernels/weights.ts";
@@ -113,12 +113,14 @@ export async function loadWeights(
 ): Promise<{ parameters: Map<string, StoredParameter>; warning?: string }> {
   const warning = requireMatch(compare(weights.infos, manifest, component), component, path);
   const parameters = new Map<string, StoredParameter>();
+  // One buffer for all reads: fresh ones pile up until the collector runs.
+  const scratch = new Uint8Array(largestOf(weights));
   let pending = 0;
   try {
     for (const info of weights.infos.values()) {
       const entry = manifest.get(`${component}.${info.name}`);
       if (!entry) continue;
-      const { dtype, data } = await weights.read(info.name);
+      const { dtype, data } = await weights.read(info.name, scratch);
       const kind = LOADABLE[dtype];
       if (kind === undefined) {
         throw new FormatError(
@@ -141,6 +143,14 @@ export async function loadWeights(
     throw error;
   }
   return warning === undefined ? { parameters } : { parameters, warning };
+}
+
+/** Bytes of a component's largest tensor. */
+function largestOf({ infos }: Weights): number {
+  return [...infos.values()].reduce(
+    (most, { shape, dtype }) => Math.max(most, sizeOf(shape) * FILE_BYTES[dtype]),
+    0,
+  );
 }
 
 /** Packs and uploads one tensor. Values beyond f16 keep their tensor in f32. */

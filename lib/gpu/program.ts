@@ -315,7 +315,7 @@ export class Program implements Disposable {
       const given = inputs[name];
       const size = sizeOf(shape);
       const target = this.#bufferOf(value);
-      if (given !== undefined && "buffer" in given && given.buffer instanceof GPUBuffer) {
+      if (given !== undefined && "offset" in given) {
         const bytes = size * BYTES[dtype];
         encoder.copyBufferToBuffer(given.buffer, given.offset, target, 0, bytes);
       } else if (given !== undefined && "length" in given && given.length === size) {
