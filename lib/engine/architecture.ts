@@ -48,7 +48,8 @@ const TEXT_ENCODERS = ["text_encoder", "text_encoder_2"] as const;
 
 /** Throws `FormatError` where the architecture is not supported, naming it. */
 export async function architectureOf(checkpoint: Checkpoint): Promise<Architecture> {
-  const { components, configs, path } = checkpoint;
+  const { components, path } = checkpoint;
+  const configs = configsOf(checkpoint);
   if (configs.has("model_index")) checkPipeline(configs.get("model_index"), path);
   const config = <T>(
     name: ComponentName,
@@ -86,11 +87,29 @@ export async function architectureOf(checkpoint: Checkpoint): Promise<Architectu
   };
 }
 
+/**
+ * Config files, else what a single file's metadata says under "config" (JSON: component → config), which small models
+ * need because shapes tell neither heads nor groups.
+ */
+function configsOf({ configs, metadata, path }: Checkpoint): ReadonlyMap<string, unknown> {
+  const text = metadata.get("config");
+  if (configs.size > 0 || text === undefined) return configs;
+  try {
+    return new Map(Object.entries(JSON.parse(text)));
+  } catch (cause) {
+    throw new FormatError(`Cannot use the "config" in the metadata of "${path}": it is not JSON`, {
+      cause,
+    });
+  }
+}
+
 function shapesOf(weights: Weights): Map<string, Shape> {
   return new Map([...weights.infos].map(([name, { shape }]) => [name, shape]));
 }
 
-function tiny({ components, configs, path }: Checkpoint): TaesdConfig | undefined {
+function tiny(checkpoint: Checkpoint): TaesdConfig | undefined {
+  const { components, path } = checkpoint;
+  const configs = configsOf(checkpoint);
   const halves = (["taesd_encoder", "taesd_decoder"] as const).flatMap((name) => {
     const weights = components.get(name);
     return weights ? [...shapesOf(weights)] : [];

@@ -140,7 +140,7 @@ export async function readBack(
     device.check();
     return results;
   } catch (cause) {
-    device.check();
+    await device.hear();
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new DeviceError(`Cannot read results back from "${device.name}": ${reason}`, { cause });
   } finally {

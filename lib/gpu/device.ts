@@ -138,6 +138,12 @@ export class Device implements AsyncDisposable {
     if (this.#failure) throw this.#failure;
   }
 
+  /** Lets news of a lost device arrive, then throws it, if any. */
+  async hear(): Promise<void> {
+    await new Promise((resolve) => setTimeout(resolve));
+    this.check();
+  }
+
   get memory(): MemoryUse {
     return { live: this.#live, peak: this.#peak };
   }

@@ -40,7 +40,10 @@ export async function readTiny(path: string, component: ComponentName): Promise<
 }
 
 /** [n, c, h, w] → [n, h, w, c]. */
-export function channelsLast(x: ArrayLike<number>, [n, c, h, w]: Shape): Float32Array {
+export function channelsLast(
+  x: ArrayLike<number>,
+  [n, c, h, w]: Shape,
+): Float32Array<ArrayBuffer> {
   const out = new Float32Array(n * c * h * w);
   let to = 0;
   for (let i = 0; i < n; i++) {

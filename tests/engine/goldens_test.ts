@@ -1,0 +1,158 @@
+/**
+ * The tiny models on the device against diffusers and transformers: the same goldens that tests/models compares with
+ * the interpreter, now through simplification, fusion, kernels and plan.
+ */
+
+import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
+import { architectureOf, manifestsOf } from "../../lib/engine/architecture.ts";
+import { loadWeights } from "../../lib/engine/weights.ts";
+import {
+  type ComponentName,
+  openCheckpoint,
+  requireComponent,
+} from "../../lib/formats/checkpoint.ts";
+import type { StoredParameter } from "../../lib/gpu/buffers.ts";
+import { type Device, openDevice } from "../../lib/gpu/device.ts";
+import { compile, type HostArray } from "../../lib/gpu/program.ts";
+import { Graph, type Tensor } from "../../lib/graph/tensor.ts";
+import { unet, unetInputs } from "../../lib/models/unet.ts";
+import { decode, encode, factorOf } from "../../lib/models/vae.ts";
+import { paramsOf } from "../../lib/nn/params.ts";
+import { readGolden } from "../golden.ts";
+import { channelsFirst, channelsLast } from "../models/tiny.ts";
+import { nmse } from "../tolerance.ts";
+
+type Golden = Awaited<ReturnType<typeof readGolden>>;
+type Inputs = Record<string, HostArray>;
+
+/** Each module, f32 weights: rounding of a few hundred f32 operations in a row, and torch's own. */
+const F32 = 1e-9;
+/** Each module, f16 weights: sixteen squared half ulps of f16, and what layers behind amplify. */
+const F16 = 1e-4;
+
+function given({ tensors }: Golden, name: string): Float32Array<ArrayBuffer> {
+  const tensor = tensors.get(name);
+  assert.ok(tensor, `the golden has no ${name}`);
+  return Float32Array.from(tensor);
+}
+
+interface Loaded {
+  readonly architecture: Awaited<ReturnType<typeof architectureOf>>;
+  readonly parameters: ReadonlyMap<string, StoredParameter>;
+}
+
+async function load(
+  device: Device,
+  folder: string,
+  component: ComponentName,
+  weights: "f16" | "f32",
+): Promise<Loaded> {
+  const path = fileURLToPath(new URL(`../../fixtures/tiny/${folder}`, import.meta.url));
+  await using checkpoint = await openCheckpoint(path);
+  const architecture = await architectureOf(checkpoint);
+  const manifest = manifestsOf(architecture).get(component);
+  assert.ok(manifest);
+  const { parameters } = await loadWeights(
+    device,
+    requireComponent(checkpoint, component),
+    manifest,
+    component,
+    path,
+    { weights, progress: () => {} },
+  );
+  return { architecture, parameters };
+}
+
+/** Compares every labelled module that the golden has; returns how many. */
+async function compareOnDevice(
+  device: Device,
+  graph: Graph,
+  inputs: Inputs,
+  parameters: Loaded["parameters"],
+  golden: Golden,
+  bound: number,
+): Promise<number> {
+  const wanted = new Map<string, Tensor>();
+  for (const [label, tensor] of graph.labels) {
+    if (golden.tensors.has(label)) wanted.set(label, tensor);
+  }
+  using program = await compile(device, wanted, parameters);
+  const results = await program.run(inputs);
+  for (const [label, { shape }] of wanted) {
+    const flat = Float64Array.from(results.get(label) ?? []);
+    const actual = shape.length === 4 ? channelsFirst(flat, shape) : flat;
+    const error = nmse(actual, given(golden, label));
+    assert.ok(error <= bound, `${label}: NMSE ${error.toExponential(2)}`);
+  }
+  return wanted.size;
+}
+
+for (const kind of ["software", "gpu"] as const) {
+  for (const [weights, bound] of [["f32", F32], ["f16", F16]] as const) {
+    for (const family of ["sd1", "sd2", "sdxl", "lcm", "pruned"]) {
+      Deno.test(`the ${family} UNet on a ${kind} device with ${weights} weights equals diffusers module by module`, async () => {
+        await using device = await openDevice({ minimum: true, kind });
+        const golden = await readGolden(family);
+        const folder = family === "pruned" ? "pruned/unet" : family;
+        const { architecture, parameters } = await load(device, folder, "unet", weights);
+        assert.ok(architecture.unet);
+        const [height, width] = family === "sdxl" ? [12, 20] : [10, 14];
+        const graph = new Graph();
+        const size = { batch: 2, height, width, tokens: 77 };
+        unet(
+          paramsOf(graph, "unet"),
+          architecture.unet,
+          unetInputs(graph, architecture.unet, size),
+        );
+        const timesteps: Record<string, number[]> = JSON.parse(
+          golden.metadata.get("timesteps") ?? "{}",
+        );
+        const optional = (name: string) => Float32Array.from(golden.tensors.get(name) ?? []);
+        const compared = await compareOnDevice(
+          device,
+          graph,
+          {
+            sample: channelsLast(given(golden, "in.latents"), [2, 4, height, width]),
+            timestep: Float32Array.from(timesteps.integer),
+            encoderHiddenStates: given(golden, "in.context"),
+            textEmbeds: optional("text_encoder_2.text_embeds"),
+            timeIds: optional("in.time_ids"),
+            timestepCond: optional("in.timestep_cond"),
+          },
+          parameters,
+          golden,
+          bound,
+        );
+        assert.ok(compared >= 50, `only ${compared} modules were compared`);
+      });
+    }
+  }
+
+  for (const family of ["sd1", "sdxl", "vae_f2", "vae_f16"]) {
+    Deno.test(`the ${family} autoencoder on a ${kind} device equals diffusers module by module`, async () => {
+      await using device = await openDevice({ minimum: true, kind });
+      const golden = await readGolden(family);
+      const { architecture: { vae }, parameters } = await load(device, family, "vae", "f32");
+      assert.ok(vae);
+      const [h, w] = family === "vae_f16" ? [2, 3] : [5, 7];
+      const f = factorOf(vae);
+      const graph = new Graph();
+      const p = paramsOf(graph, "vae");
+      decode(p, vae, graph.input("z", [1, h, w, 4]));
+      encode(p, vae, graph.input("picture", [1, h * f, w * f, 3]));
+      const compared = await compareOnDevice(
+        device,
+        graph,
+        {
+          z: channelsLast(given(golden, "in.z"), [1, 4, h, w]),
+          picture: channelsLast(given(golden, "in.picture"), [1, 3, h * f, w * f]),
+        },
+        parameters,
+        golden,
+        F32,
+      );
+      assert.ok(compared >= 10, `only ${compared} modules were compared`);
+    });
+  }
+}
