@@ -11,6 +11,7 @@ import { fuse } from "../graph/fuse.ts";
 import { simplify } from "../graph/simplify.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import {
+  type Binding,
   type Dispatch,
   type Layout,
   MAX_GROUPS,
@@ -39,7 +40,7 @@ export type Step =
   | {
     readonly kind: "stage";
     readonly label: string;
-    readonly from: number;
+    readonly from: Source;
     readonly to: number;
     readonly bytes: number;
   };
@@ -197,50 +198,50 @@ class Assembler {
   }
 
   /** The texture copy of a tensor, shared by all its readers; copied before the first. */
-  #stage(tensor: Tensor, label: string): number {
-    const memory = memoryOf(tensor);
+  #stage(memory: Tensor, label: string): number {
     const known = this.#stagedOf.get(memory);
     if (known !== undefined) return known;
-    const from = this.#valueOf.get(memory);
-    if (from === undefined) {
-      throw new TypeError(`${label} stages a weight: weights lie where their layout says`);
-    }
+    const from = this.#buffer(memory);
     const bytes = bytesOf(memory);
     const rowBytes = TEXTURE_WIDTH * 16;
     const to = this.#life(Math.ceil(bytes / rowBytes) * rowBytes, "texture");
-    this.#emit({ kind: "stage", label: `stage for ${label}`, from, to, bytes }, [from, to]);
+    const values = from.kind === "value" ? [from.value, to] : [to];
+    this.#emit({ kind: "stage", label: `stage for ${label}`, from, to, bytes }, values);
     this.#stagedOf.set(memory, to);
     return to;
+  }
+
+  /** Where a tensor's own memory is. */
+  #buffer(memory: Tensor): Source {
+    if (memory.op === "parameter") return { kind: "parameter", name: memory.attrs.name };
+    const value = this.#valueOf.get(memory);
+    if (value === undefined) throw new TypeError(`${memory.op} is read before it is computed`);
+    return { kind: "value", value };
   }
 
   #compute(node: Tensor): void {
     const label = `${node.op} ${show(node.shape)} ${node.graph.scopeOf(node)}`.trim();
     const variant = select(node, this.#profile, (tensor) => this.#layoutOf(tensor));
-    const inputs: readonly Tensor[] = node.inputs;
-    const staged = new Map(
-      variant.staged.map((index) => [index, this.#stage(inputs[index], label)]),
-    );
+    const bindings = variant.dispatches.flatMap(({ shader }) => shader.bindings);
+    for (const { source, residence } of bindings) {
+      if (typeof source !== "number" || residence === "buffer") continue;
+      const memory = memoryOf(node.inputs[source]);
+      if (this.#layoutOf(memory).residence === "buffer") this.#stage(memory, label);
+    }
     const result = this.#define(node);
     const scratch = variant.scratch > 0 ? this.#life(variant.scratch, "buffer") : -1;
     for (const dispatch of variant.dispatches) {
+      this.#assertBounded(dispatch, label);
       this.#shaders.add(shaderText(dispatch));
-      const operands = dispatch.shader.bindings.map(({ source, residence, window, name }) => {
-        const operand = this.#operand(node, source, residence === "texture", {
-          staged,
-          result,
-          scratch,
-          scratchBytes: variant.scratch,
-        });
-        const bytes = window?.size ?? operand.bytes;
-        if (residence === "buffer" && bytes > this.#profile.maxBinding) {
-          throw new MemoryError(
-            `Cannot run ${label}: its operand "${name}" has ${bytes} bytes, but this device binds at most ` +
-              `${this.#profile.maxBinding}; ask for a smaller picture`,
-          );
-        }
+      const operands = dispatch.shader.bindings.map((binding) => {
+        const operand = binding.source === "scratch"
+          ? { source: { kind: "value", value: scratch } as const, bytes: variant.scratch }
+          : binding.source === "result"
+          ? { source: { kind: "value", value: result } as const, bytes: bytesOf(node) }
+          : this.#operand(node.inputs[binding.source], binding);
+        this.#assertBindable(binding, operand.bytes, label);
         return operand;
       });
-      this.#assertBounded(dispatch, label);
       const values = operands.flatMap(({ source }) =>
         source.kind === "value" ? [source.value] : []
       );
@@ -248,31 +249,24 @@ class Assembler {
     }
   }
 
-  #operand(
-    node: Tensor,
-    source: number | "result" | "scratch",
-    inTexture: boolean,
-    own: {
-      staged: ReadonlyMap<number, number>;
-      result: number;
-      scratch: number;
-      scratchBytes: number;
-    },
-  ): { source: Source; bytes: number } {
-    if (source === "result") {
-      return { source: { kind: "value", value: own.result }, bytes: bytesOf(node) };
+  /** Memory of an input and its bytes; 0 for packed weights, which are bound whole. */
+  #operand(input: Tensor, { residence }: Binding): { source: Source; bytes: number } {
+    const memory = memoryOf(input);
+    const staged = residence === "texture" ? this.#stagedOf.get(memory) : undefined;
+    if (staged !== undefined) {
+      return { source: { kind: "value", value: staged }, bytes: bytesOf(memory) };
     }
-    if (source === "scratch") {
-      return { source: { kind: "value", value: own.scratch }, bytes: own.scratchBytes };
-    }
-    const memory = memoryOf(node.inputs[source]);
-    if (memory.op === "parameter") {
-      // The bytes of packed weights are the store's business; the program binds them whole.
-      return { source: { kind: "parameter", name: memory.attrs.name }, bytes: 0 };
-    }
-    const value = inTexture ? own.staged.get(source) : this.#valueOf.get(memory);
-    if (value === undefined) throw new TypeError(`Input ${source} of ${node.op} has no value`);
-    return { source: { kind: "value", value }, bytes: bytesOf(memory) };
+    const bytes = memory.op === "parameter" ? 0 : bytesOf(memory);
+    return { source: this.#buffer(memory), bytes };
+  }
+
+  #assertBindable({ name, residence, window }: Binding, whole: number, label: string): void {
+    const bytes = window?.size ?? whole;
+    if (residence === "texture" || bytes <= this.#profile.maxBinding) return;
+    throw new MemoryError(
+      `Cannot run ${label}: its operand "${name}" has ${bytes} bytes, but this device binds at most ` +
+        `${this.#profile.maxBinding}; ask for a smaller picture`,
+    );
   }
 
   #assertBounded({ grid, iterations }: Dispatch, label: string): void {

@@ -182,7 +182,7 @@ async function command(
   params: { readonly uniforms: GPUBuffer; readonly offset: number },
 ): Promise<Command> {
   if (step.kind === "stage") {
-    const from = resourceOf({ kind: "value", value: step.from });
+    const from = resourceOf(step.from);
     const to = resourceOf({ kind: "value", value: step.to });
     if (from.kind !== "buffer" || to.kind !== "texture") {
       throw new TypeError(`${step.label} does not copy a buffer into a texture`);
@@ -201,6 +201,13 @@ async function command(
   const entries: GPUBindGroupEntry[] = bindings.map(({ window }, i) => {
     const { source, bytes } = step.operands[i];
     const resource = resourceOf(source);
+    if (resource.kind !== bindings[i].residence) {
+      throw new TypeError(
+        `${label} reads "${bindings[i].name}" from a ${
+          bindings[i].residence
+        }, but it lies in a ${resource.kind}`,
+      );
+    }
     if (resource.kind === "texture") return { binding: i + 1, resource: resource.view };
     const { buffer } = resource;
     const part = window ?? (bytes > 0 ? { offset: 0, size: bytes } : {});

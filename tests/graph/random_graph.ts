@@ -7,7 +7,7 @@
 import type { Shape } from "../../lib/base/shape.ts";
 import type { Expression } from "../../lib/graph/expression.ts";
 import type { Values } from "../../lib/graph/interpret.ts";
-import type { OpName, View } from "../../lib/graph/ops.ts";
+import type { OpName, Role, View } from "../../lib/graph/ops.ts";
 import { Graph, type Tensor } from "../../lib/graph/tensor.ts";
 
 export interface RandomGraph {
@@ -55,8 +55,8 @@ class Workshop {
     const t = this.graph.input(`x${this.graph.nodes.length}`, shape);
     return this.#given(t);
   }
-  weight(shape: Shape): Tensor {
-    const t = this.graph.parameter(`w${this.graph.nodes.length}`, shape, "vector");
+  weight(shape: Shape, role: Role = "vector"): Tensor {
+    const t = this.graph.parameter(`w${this.graph.nodes.length}`, shape, role);
     return this.#given(t);
   }
   ids(shape: Shape, rows: number): Tensor {
@@ -214,7 +214,7 @@ const STEPS: Readonly<Record<Exclude<OpName, "parameter" | "input" | "stage">, S
     const [kh, kw] = [dice.whole(1, 3), dice.whole(1, 3)];
     const side = () => dice.whole(1, 2);
     const padding = { top: side(), bottom: side(), left: side(), right: side() };
-    const weight = w.weight([dice.pick([2, 4]), kh, kw, last(x)]);
+    const weight = w.weight([dice.pick([2, 4]), kh, kw, last(x)], "conv");
     const upsample = dice.pick([1, 1, 2]);
     return w.graph.node("conv2d", [x, weight], { stride: dice.whole(1, 2), padding, upsample });
   },
@@ -284,7 +284,7 @@ const STEPS: Readonly<Record<Exclude<OpName, "parameter" | "input" | "stage">, S
     const { dice } = w;
     const enlarged = w.picture().upsample(dice.whole(1, 2));
     if (dice.chance(0.4)) return enlarged;
-    const weight = w.weight([2, 2, 2, last(enlarged)]);
+    const weight = w.weight([2, 2, 2, last(enlarged)], "conv");
     const padding = { top: 0, bottom: 1, left: 1, right: 0 };
     return enlarged.conv2d(weight, { stride: 1, padding });
   },
@@ -333,7 +333,9 @@ const PHRASES: readonly Step[] = [
   // Gated halves of a product.
   (w) => {
     const x = w.rows();
-    const both = x.matmul(w.weight([8, last(x)]), { transposeB: true }).add(w.weight([8]));
+    const both = x.matmul(w.weight([8, last(x)], "linear"), { transposeB: true }).add(
+      w.weight([8]),
+    );
     return both.slice(-1, 0, 4).mul(gelu(both.slice(-1, 4, 8)));
   },
   // A chain of cheap operators on one tensor.
