@@ -7,9 +7,13 @@ import { FormatError } from "../base/errors.ts";
 import { sameShape, show, sizeOf } from "../base/shape.ts";
 import type { WeightInfo, Weights } from "../formats/checkpoint.ts";
 import { FILE_BYTES, type FileDType } from "../formats/safetensors.ts";
-import { type StoredParameter, uploadParameter } from "../gpu/buffers.ts";
+import {
+  type StoredParameter,
+  storeWeight,
+  WeightError,
+  type WeightSource,
+} from "../gpu/buffers.ts";
 import type { Device } from "../gpu/device.ts";
-import { layoutFor, pack, WeightError, type WeightSource } from "../kernels/weights.ts";
 import { checkpointShape, type Manifest, type ManifestEntry } from "../nn/params.ts";
 
 /** How a checkpoint's tensors differ from what the model needs. Names are diffusers', without the component's. */
@@ -157,24 +161,20 @@ function largestOf({ infos }: Weights): number {
 function store(
   device: Device,
   source: WeightSource,
-  { role, shape, name }: ManifestEntry,
+  entry: ManifestEntry,
   info: WeightInfo,
   path: string,
   { weights }: WeightOptions,
 ): StoredParameter {
   const kind = weights === "f16" || source.dtype === "f16" ? "f16" : "f32";
-  const put = (dtype: "f16" | "f32") => {
-    const layout = layoutFor(role, shape, dtype, device.profile);
-    return uploadParameter(device, pack(source, role, shape, layout), layout, name);
-  };
   try {
-    return put(kind);
+    return storeWeight(device, source, entry, kind);
   } catch (error) {
     if (!(error instanceof WeightError)) throw error;
-    if (error.reason === "beyond f16") return put("f32");
+    if (error.reason === "beyond f16") return storeWeight(device, source, entry, "f32");
     throw new FormatError(
       `Cannot load "${info.source}" of "${path}": value ${error.index} of ${
-        sizeOf(shape)
+        sizeOf(entry.shape)
       } is ${error.value}, and weights must be finite; the file is damaged or was saved from a failed training`,
       { cause: error },
     );

@@ -1,7 +1,10 @@
 /** Values on the device: where a tensor lies, how it is bound, written and read back. */
 
 import { DeviceError } from "../base/errors.ts";
+import type { Shape } from "../base/shape.ts";
+import type { Role } from "../graph/ops.ts";
 import { type Binding, type Layout, TEXTURE_WIDTH } from "../kernels/kernel.ts";
+import { layoutFor, pack, type WeightSource } from "../kernels/weights.ts";
 import type { Device, TexelFormat } from "./device.ts";
 
 /** Memory that holds one tensor at a time. */
@@ -48,8 +51,21 @@ export function release(device: Device, resource: Resource): void {
   device.release(resource.kind === "buffer" ? resource.buffer : resource.texture);
 }
 
+export { WeightError, type WeightSource } from "../kernels/weights.ts";
+
+/** Packs a weight into the layout that this device's kernels read, and uploads it. Throws `WeightError` on values that do not fit. */
+export function storeWeight(
+  device: Device,
+  source: WeightSource,
+  { name, role, shape }: { readonly name: string; readonly role: Role; readonly shape: Shape },
+  dtype: "f16" | "f32",
+): StoredParameter {
+  const layout = layoutFor(role, shape, dtype, device.profile);
+  return uploadParameter(device, pack(source, role, shape, layout), layout, name);
+}
+
 /** Uploads packed weights. `bytes.length` is a multiple of 4 (buffers) or 16 (textures). */
-export function uploadParameter(
+function uploadParameter(
   device: Device,
   bytes: Uint8Array<ArrayBuffer>,
   layout: Layout,

@@ -1,11 +1,10 @@
 import assert from "node:assert/strict";
 import { type Device, openDevice } from "../../lib/gpu/device.ts";
 import { compile } from "../../lib/gpu/program.ts";
-import { type StoredParameter, uploadParameter } from "../../lib/gpu/buffers.ts";
+import { type StoredParameter, storeWeight } from "../../lib/gpu/buffers.ts";
 import type { Values } from "../../lib/graph/interpret.ts";
 import { interpret } from "../../lib/graph/interpret.ts";
 import { Graph, type Tensor } from "../../lib/graph/tensor.ts";
-import { layoutFor, pack } from "../../lib/kernels/weights.ts";
 import { checkpointShape, manifestOf } from "../../lib/nn/params.ts";
 import { randomGraph } from "../graph/random_graph.ts";
 import { assertClose } from "../tolerance.ts";
@@ -31,10 +30,8 @@ function upload(device: Device, graph: Graph, values: Values): Map<string, Store
       ? checkpointOrder(values[name], shape)
       : Float32Array.from(values[name]);
     assert.equal(given.length, checkpointShape(entry).reduce((a, b) => a * b, 1));
-    const layout = layoutFor(role, shape, "f32", device.profile);
     const data = new Uint8Array(given.buffer);
-    const bytes = pack({ dtype: "f32", data }, role, shape, layout);
-    stored.set(name, uploadParameter(device, bytes, layout, name));
+    stored.set(name, storeWeight(device, { dtype: "f32", data }, entry, "f32"));
   }
   return stored;
 }
