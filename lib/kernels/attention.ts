@@ -38,10 +38,12 @@ function tilesFor(d4: number, profile: Profile): [Tile, ...Tile[]] {
     const rows = d4 <= 16 ? 2 : 1;
     return [{ ...registers, lanes: 64, rows, keys: 4 }];
   }
-  const portable = { ...registers, lanes: 8, rows: d4 <= 20 ? 4 : 2, keys: 8 };
+  const portable = d4 <= 20
+    ? { ...registers, lanes: 8, rows: 4, keys: 8 }
+    : { ...registers, lanes: 8, rows: 2, keys: 4 };
   if (profile.subgroups !== true) return [portable];
   const shared = { name: "subgroups", source: subgroupsSource, lanes: 8 };
-  return [{ ...shared, rows: d4 <= 20 ? 4 : 2, keys: d4 <= 10 ? 16 : 8 }, portable];
+  return [{ ...shared, rows: d4 <= 10 ? 3 : 2, keys: d4 <= 10 ? 16 : 8 }, portable];
 }
 
 /** Queries of one or all samples that one dispatch computes. */
