@@ -18,6 +18,7 @@ import {
 } from "./kernel.ts";
 import { WIDEST_HEAD } from "./lower.ts";
 import registersSource from "../../wgsl/attention.wgsl" with { type: "text" };
+import tilesSource from "../../wgsl/attention_tiles.wgsl" with { type: "text" };
 import subgroupsSource from "../../wgsl/attention_subgroups.wgsl" with { type: "text" };
 
 /** One shape of the work of an invocation. */
@@ -35,8 +36,9 @@ interface Tile {
 function tilesFor(d4: number, profile: Profile): [Tile, ...Tile[]] {
   const registers = { name: "registers", source: registersSource };
   if (profile.kind === "gpu") {
-    const rows = d4 <= 16 ? 2 : 1;
-    return [{ ...registers, lanes: 64, rows, keys: 4 }];
+    const alone = { ...registers, lanes: 64, rows: d4 <= 16 ? 2 : 1, keys: 4 };
+    if (d4 > 20) return [alone]; // a query and its sums would not fit the registers
+    return [{ name: "tiles", source: tilesSource, lanes: 64, rows: 1, keys: 8 }, alone];
   }
   const portable = d4 <= 20
     ? { ...registers, lanes: 8, rows: 4, keys: 8 }
@@ -81,7 +83,7 @@ function depthFor(d4: number, steps: number): number {
   for (let depth = 1; depth <= d4; depth++) {
     if (d4 % depth === 0 && steps * (d4 / depth + 1) <= MAX_ITERATIONS) return depth;
   }
-  throw new RangeError(`Attention over ${steps} blocks of keys runs too long in one invocation`);
+  return d4;
 }
 
 export const attention: Kernel<"attention"> = (node, profile, layoutOf) => {
@@ -141,7 +143,13 @@ function dispatchOf(
     ...("window" in parts[name] ? { window: parts[name].window } : {}),
   });
   const steps = Math.ceil(s / keys);
-  const depth = depthFor(d4, steps);
+  // Loops within a step: over the vec4s of a dot product, or those of a tile that are this lane's.
+  const isTiled = source === tilesSource;
+  const depth = isTiled ? d4 : depthFor(d4, steps);
+  const rounds = isTiled ? Math.ceil(keys * d4 / lanes) : d4 / depth;
+  if (steps * (rounds + 1) > MAX_ITERATIONS) {
+    throw new RangeError(`Attention over ${s} keys runs too long in one invocation`);
+  }
   return {
     shader: {
       source,
@@ -151,8 +159,8 @@ function dispatchOf(
         ROWS: rows,
         KEYS: keys,
         ...(source === subgroupsSource ? { BLOCKS: keys / lanes } : {}),
+        ...(isTiled ? { TILE: keys * d4 } : { DEPTH: depth }),
         D4: d4,
-        DEPTH: depth,
         CAUSAL: node.attrs.causal,
       },
       bindings: [binding("q", 0), binding("k", 1), binding("v", 2), binding("result", "result")],
@@ -172,6 +180,6 @@ function dispatchOf(
       f32: { scale: node.attrs.scale },
     },
     grid: [Math.ceil((end - begin) / rows / lanes), heads, samples],
-    iterations: steps * (d4 / depth + 1),
+    iterations: steps * (rounds + 1),
   };
 }

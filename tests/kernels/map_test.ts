@@ -1,9 +1,13 @@
 import assert from "node:assert/strict";
-import type { Graph, Tensor } from "../../lib/graph/tensor.ts";
+import { Graph, type Tensor } from "../../lib/graph/tensor.ts";
 import type { Expression } from "../../lib/graph/expression.ts";
+import type { Variant } from "../../lib/kernels/kernel.ts";
 import { mapKernel } from "../../lib/kernels/map.ts";
+import divideSource from "../../wgsl/divide.wgsl" with { type: "text" };
+import { testDevice } from "../gpu.ts";
 import { type KernelCase, kernelTest } from "./harness.ts";
 import { meaning } from "./meaning.ts";
+import { prepare } from "./runner.ts";
 
 const declared = { kernel: mapKernel, oracle: meaning, reduction: () => 0 };
 const x = (g: Graph, shape: readonly number[]) => g.input("x", shape);
@@ -119,8 +123,7 @@ kernelTest("map", {
   },
 });
 
-Deno.test("mapKernel refuses whole numbers", async () => {
-  const { Graph } = await import("../../lib/graph/tensor.ts");
+Deno.test("mapKernel refuses whole numbers", () => {
   const ids: Tensor = new Graph().input("ids", [4], "i32");
   const node = ids.add(ids);
   const profile = {
@@ -135,4 +138,55 @@ Deno.test("mapKernel refuses whole numbers", async () => {
     () => mapKernel(node, profile, () => ({ format: "rows32", residence: "buffer" })),
     RangeError,
   );
+});
+
+/** Counts, for each of 4096 divisors, the quotients near multiples of it up to 2³¹ that `divide` gets wrong. */
+const countWrong = `
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  let d = select(id.x + 1u, (id.x - 2047u) * 524287u + id.x, id.x >= 2048u);
+  var wrong = 0.0;
+  for (var j = 1u; j <= 64u; j++) {
+    let multiple = (2147483000u / d) * j / 64u * d;
+    for (var near = 0u; near < 3u; near++) {
+      let i = min(max(multiple, 1u) - 1u + near, 2147483647u);
+      wrong += select(0.0, 1.0, divide(i, d) != i / d);
+    }
+  }
+  result[id.x] = wrong;
+}`;
+
+Deno.test("divide is whole division near multiples of small and large divisors", async () => {
+  const device = await testDevice();
+  const g = new Graph();
+  const node = x(g, [4096]).neg();
+  const variant: Variant = {
+    name: "divide",
+    staged: [],
+    scratch: 0,
+    dispatches: [{
+      shader: {
+        source: countWrong,
+        type: "f32",
+        constants: {},
+        functions: divideSource,
+        bindings: [{
+          name: "result",
+          source: "result",
+          element: "f32",
+          access: "read_write",
+          residence: "buffer",
+        }],
+      },
+      params: { u32: {} },
+      grid: [64, 1, 1],
+      iterations: 256,
+    }],
+  };
+  const plain = () => ({ format: "rows32", residence: "buffer" }) as const;
+  using prepared = await prepare(device, node, variant, new Map(), plain);
+  prepared.reset();
+  prepared.submit(1);
+  const wrong = await prepared.read();
+  assert.deepEqual([...wrong].flatMap((n, i) => n === 0 ? [] : [i]), []);
 });
