@@ -29,6 +29,7 @@ const RAISED = [
   "maxComputeWorkgroupSizeX",
   "maxComputeWorkgroupSizeY",
   "maxStorageBuffersPerShaderStage",
+  "maxStorageTexturesPerShaderStage",
 ] as const;
 
 /** On Linux, OpenGL would be taken silently where Vulkan is missing; an honest `null` is wanted instead. */
@@ -54,6 +55,19 @@ export function isSoftware({ info }: GPUAdapter): boolean {
   return /llvmpipe|lavapipe|swiftshader|software/i.test(`${info.description} ${info.device}`);
 }
 
+/** A device with subgroups where the driver has them: Deno does not list them, but grants them. */
+async function withSubgroups(
+  adapter: GPUAdapter,
+  wanted: { requiredLimits: Record<string, number>; requiredFeatures: GPUFeatureName[] },
+): Promise<GPUDevice> {
+  const requiredFeatures: GPUFeatureName[] = [...wanted.requiredFeatures, "subgroups"];
+  try {
+    return await adapter.requestDevice({ ...wanted, requiredFeatures });
+  } catch {
+    return await (await requestAdapter()).requestDevice(wanted);
+  }
+}
+
 /** Opens the default adapter. Throws `DeviceError` where there is none or it refuses. */
 export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
   const adapter = await requestAdapter();
@@ -64,7 +78,9 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
   const requiredFeatures = wanted.filter((name) => adapter.features.has(name));
   let device;
   try {
-    device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
+    device = isSoftware(adapter) && !minimum
+      ? await withSubgroups(adapter, { requiredLimits, requiredFeatures })
+      : await adapter.requestDevice({ requiredLimits, requiredFeatures });
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new DeviceError(`Cannot open the device "${adapter.info.description}": ${reason}`, {
@@ -106,6 +122,7 @@ export class Device implements AsyncDisposable {
       maxWorkgroupMemory: gpu.limits.maxComputeWorkgroupStorageSize,
       maxInvocations: gpu.limits.maxComputeInvocationsPerWorkgroup,
       f16: gpu.features.has("shader-f16"),
+      subgroups: gpu.features.has("subgroups"),
     };
     gpu.addEventListener("uncapturederror", (event) => {
       event.preventDefault();

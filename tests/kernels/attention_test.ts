@@ -40,7 +40,7 @@ kernelTest("attention", {
     "tails of queries and keys": sized({ n: 2, t: 37, s: 77, heads: 3, d: 8 }),
     "beyond a workgroup": sized({ t: 67, s: 80, d: 8 }),
     "causal": sized({ n: 2, t: 77, s: 77, d: 8, causal: true }),
-    "heads of 40": sized({ t: 24, s: 40, d: 40 }),
+    "heads of 24": sized({ t: 24, s: 40, d: 24 }),
     "wide heads": sized({ t: 9, s: 11, heads: 1, d: 160 }),
     "cut into windows": {
       ...sized({ n: 2, t: 90, s: 30, d: 8 }),
