@@ -34,7 +34,7 @@ export interface Denoiser extends Disposable {
     x: Float32Array,
     timestep: number,
     conditions: readonly Condition[],
-  ): Promise<Float32Array[]>;
+  ): Promise<Float32Array<ArrayBuffer>[]>;
 }
 
 /** Latents in the denoiser's scale. */

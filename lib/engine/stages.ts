@@ -76,12 +76,18 @@ export async function runClip(
   };
 }
 
-function splitMaybe(all: Float32Array | undefined, parts: number): Float32Array[] | undefined {
+function splitMaybe(
+  all: Float32Array<ArrayBuffer> | undefined,
+  parts: number,
+): Float32Array[] | undefined {
   return all && split(all, parts);
 }
 
 /** Equal parts of an array. */
-function split(all: Float32Array | undefined, parts: number): Float32Array[] {
+function split(
+  all: Float32Array<ArrayBuffer> | undefined,
+  parts: number,
+): Float32Array<ArrayBuffer>[] {
   if (!all) throw new TypeError("A program did not return its output");
   const size = all.length / parts;
   return Array.from({ length: parts }, (_, i) => all.subarray(i * size, (i + 1) * size));
@@ -141,7 +147,7 @@ export class UnetRunner implements Disposable {
     x: Float32Array,
     timestep: number,
     conditions: readonly Condition[],
-  ): Promise<Float32Array[]> {
+  ): Promise<Float32Array<ArrayBuffer>[]> {
     const batch = conditions.length;
     const program = await this.#program(batch, conditions[0].text.tokens);
     const { addition, guidanceWidth } = this.config;

@@ -1,0 +1,80 @@
+/** The first stage alone: pictures to latents and back (Rombach et al. 2022, section 3.1). */
+
+import { UsageError } from "../base/errors.ts";
+import type { FloatPicture, Latents, Model, Tiling } from "../engine/model.ts";
+import type { Picture, PipelineEvent } from "./events.ts";
+
+/** A part of the work is done: this many of so many tiles. */
+type Report = (done: number, of: number) => void;
+
+/**
+ * The latents of a picture in the denoiser's scale: the mean of the encoder's distribution, so that the same picture
+ * always gives the same latents. Transparency is laid over white. Throws `UsageError` where a side is not a multiple of
+ * the first stage's factor.
+ */
+export async function encodePicture(
+  stage: { readonly factor: number; readonly encode: Model["encodeImage"] },
+  picture: Picture,
+  tiling: Tiling = "auto",
+  report: Report = () => {},
+): Promise<Latents> {
+  const { factor } = stage;
+  for (const side of [picture.width, picture.height]) {
+    if (side % factor === 0) continue;
+    throw new UsageError(
+      `Cannot encode a picture of ${picture.width}×${picture.height} pixels: both sides must be ` +
+        `multiples of ${factor}; crop it to ${floor(picture.width, factor)}×${
+          floor(picture.height, factor)
+        } first`,
+    );
+  }
+  return await stage.encode(toFloats(picture), { tiling, progress: report });
+}
+
+const floor = (n: number, factor: number) => Math.max(factor, Math.floor(n / factor) * factor);
+
+/** Decodes latents, yielding progress, into a picture of 8 bits, rounded as diffusers does. */
+export async function* decodeLatents(
+  decode: Model["decodeImage"],
+  latents: Latents,
+  tiling: Tiling = "auto",
+  image = 0,
+): AsyncGenerator<PipelineEvent, Picture, undefined> {
+  const reports: { done: number; of: number }[] = [];
+  let wake = () => {};
+  const progress: Report = (done, of) => {
+    reports.push({ done, of });
+    wake();
+  };
+  const work = decode(latents, { tiling, progress });
+  // the callback's news become this generator's events while the work goes on
+  const end = work.then(() => true, () => true);
+  for (let finished = false; !finished;) {
+    const news = new Promise<false>((resolve) => wake = () => resolve(false));
+    if (reports.length === 0) finished = await Promise.race([end, news]);
+    for (const report of reports.splice(0)) yield { kind: "decode", image, ...report };
+  }
+  return toBytes(await work);
+}
+
+/** Round(255·x) in f32, half to even, clamped: diffusers' rounding, which is also how clamped arrays round. NaN is 0. */
+export function toBytes({ data, width, height }: FloatPicture): Picture {
+  const bytes = new Uint8ClampedArray(data.length);
+  for (let i = 0; i < data.length; i++) bytes[i] = Math.fround(data[i] * 255);
+  return { width, height, channels: 3, data: new Uint8Array(bytes.buffer) };
+}
+
+/** Bytes to 0 … 1; grey is repeated, transparency laid over white. */
+export function toFloats({ data, width, height, channels }: Picture): FloatPicture {
+  const pixels = width * height;
+  const out = new Float32Array(pixels * 3);
+  for (let i = 0; i < pixels; i++) {
+    const at = i * channels;
+    const alpha = channels === 4 ? data[at + 3] / 255 : 1;
+    for (let c = 0; c < 3; c++) {
+      const value = data[channels === 1 ? at : at + c] / 255;
+      out[i * 3 + c] = value * alpha + 1 - alpha;
+    }
+  }
+  return { data: out, width, height };
+}

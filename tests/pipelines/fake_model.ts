@@ -1,0 +1,99 @@
+/** A model without a device: arithmetic that tests can follow, and a record of what it was asked. */
+
+import type { Condition, FloatPicture, Latents, Model } from "../../lib/engine/model.ts";
+
+/** What a fake model was asked, in order. */
+export interface Calls {
+  /** Token ids of the first text encoder, one entry a prompt. */
+  readonly prompts: Int32Array[];
+  readonly clipSkips: number[];
+  readonly predictions: { readonly timestep: number; readonly conditions: readonly Condition[] }[];
+  disposed: number;
+}
+
+/** Tiles that decoding reports. */
+const TILES = 3;
+
+/**
+ * Predicts x times the first number of the condition's text states, which is the sum of the prompt's ids over 10⁷;
+ * decodes a latent's first channels to f×f pixels each.
+ */
+export function fakeModel(overrides: Partial<Model> = {}): { model: Model; calls: Calls } {
+  const calls: Calls = { prompts: [], clipSkips: [], predictions: [], disposed: 0 };
+  const factor = overrides.factor ?? 8;
+  const channels = overrides.latentChannels ?? 4;
+  const model: Model = {
+    factor,
+    latentChannels: channels,
+    path: "fake",
+    family: "sd1",
+    variant: "base",
+    defaults: {
+      steps: 3,
+      cfgScale: 7,
+      sampler: "euler",
+      schedule: "karras",
+      width: 2 * factor,
+      height: 3 * factor,
+    },
+    scheduler: { _class_name: "EulerDiscreteScheduler", beta_schedule: "scaled_linear" },
+    tokenizers: [undefined],
+    padTokens: [49407],
+    latentMultiple: 1,
+    zeroEmptyPrompt: false,
+    guidanceWidth: undefined,
+    wantsSizes: false,
+    warnings: [],
+    encodeText(prompts, clipSkip = 1) {
+      calls.prompts.push(...prompts.map(([ids]) => ids));
+      calls.clipSkips.push(clipSkip);
+      return Promise.resolve(prompts.map(([ids]) => ({
+        hidden: Float32Array.of(ids.reduce((a, b) => a + b, 0) / 1e7, 1),
+        tokens: 1,
+        pooled: Float32Array.of(1, 2),
+      })));
+    },
+    denoiser: () => ({
+      predict(x, timestep, conditions) {
+        calls.predictions.push({ timestep, conditions });
+        return Promise.resolve(
+          conditions.map(({ text }) => Float32Array.from(x, (v) => v * text.hidden[0])),
+        );
+      },
+      [Symbol.dispose]() {
+        calls.disposed += 1;
+      },
+    }),
+    async decodeImage(latents, { progress } = {}) {
+      for (let tile = 1; tile <= TILES; tile++) {
+        await Promise.resolve();
+        progress?.(tile, TILES);
+      }
+      return enlarged(latents, factor);
+    },
+    encodeImage: ({ height, width, data }) =>
+      Promise.resolve({
+        data: Float32Array.of(...data.slice(0, 3)),
+        channels: 3,
+        height: height / factor,
+        width: width / factor,
+      }),
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+    ...overrides,
+  };
+  return { model, calls };
+}
+
+function enlarged({ data, height, width }: Latents, factor: number): FloatPicture {
+  const picture = {
+    data: new Float32Array(height * width * factor * factor * 3),
+    height: height * factor,
+    width: width * factor,
+  };
+  for (let i = 0; i < picture.data.length; i++) {
+    const [y, x, c] = [Math.floor(i / 3 / picture.width), Math.floor(i / 3) % picture.width, i % 3];
+    const at = Math.floor(y / factor) * width + Math.floor(x / factor);
+    picture.data[i] = data[c * height * width + at];
+  }
+  return picture;
+}
