@@ -103,7 +103,8 @@ function* importFaults(sources: Sources): Generator<string> {
       if (specifier.startsWith(".")) {
         const target = resolve(specifier, path);
         const to = folderOf(target);
-        const isFree = ABOVE.has(folder) && (target.startsWith("lib/") || to === "fixtures");
+        const isFree = ABOVE.has(folder) &&
+          (target.startsWith("lib/") || ["fixtures", "deno.json"].includes(to));
         const isTyped = typesOnly && allowed?.includes(`types of ${to}`);
         if (to === folder || allowed?.includes(to) || isTyped || isFree) continue;
         yield `${bad}: ${folder} may not import ${to}`;

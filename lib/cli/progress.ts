@@ -49,11 +49,20 @@ export function progressTo(options: ProgressOptions): Progress {
       last = now;
       const filled = Math.round(BAR * Math.min(1, of > 0 ? done / of : 0));
       const bar = "█".repeat(filled) + "░".repeat(BAR - filled);
-      const text = `${label} ${bar} ${note}`.slice(0, Deno.consoleSize().columns - 1);
+      const text = `${label} ${bar} ${note}`.slice(0, columns() - 1);
       writeStderr(`\r${text}\x1b[K`);
       drawn = true;
     },
   };
+}
+
+/** Width of the terminal; 80 where it does not tell. */
+function columns(): number {
+  try {
+    return Deno.consoleSize().columns || 80;
+  } catch {
+    return 80;
+  }
 }
 
 /** "0.4 s", "12 s", "3 min 5 s". */

@@ -401,7 +401,8 @@ async function chooseWeights(folder: string, variant?: string): Promise<string> 
   );
 }
 
-async function readTokenizer(folder: string): Promise<TokenizerFiles | undefined> {
+/** The files of a tokenizer in a folder; `undefined` where vocab.json or merges.txt is missing. */
+export async function readTokenizer(folder: string): Promise<TokenizerFiles | undefined> {
   const at = (name: string) => join(folder, name);
   if (!await isFile(at("vocab.json")) || !await isFile(at("merges.txt"))) return undefined;
   const json = async (name: string) =>

@@ -2,18 +2,10 @@ import { deepEqual, equal, rejects } from "node:assert/strict";
 import { join } from "node:path";
 import { FileError, UsageError } from "../../lib/base/errors.ts";
 import { besides, openOutput, saveBytes } from "../../lib/cli/output.ts";
+import { inFolder } from "./ldm.ts";
 
 const CONTENT = Uint8Array.of(1, 2, 3);
 const OPTIONS = { extension: ".png", name: "{index}-{seed}.png", overwrite: false };
-
-async function inFolder(work: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await work(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 /** Saves results of some fields under a pattern; returns the names, relative to the folder. */
 async function save(

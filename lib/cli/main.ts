@@ -1,0 +1,100 @@
+/** From arguments to a command and from what it throws to an exit code: 0 done, 1 the work failed, 2 usage. */
+
+import { CommanderError } from "commander";
+import { DeviceError, FileError, FormatError, MemoryError, UsageError } from "../base/errors.ts";
+import project from "../../deno.json" with { type: "json" };
+import { decode } from "./decode.ts";
+import { doctor } from "./doctor.ts";
+import { encode } from "./encode.ts";
+import { inspect } from "./inspect.ts";
+import { printJson, printLine, writeStderr } from "./terminal.ts";
+import { txt2img } from "./txt2img.ts";
+
+/** A word that may come first on the command line. */
+interface Subcommand {
+  readonly summary: string;
+  /** Runs it; returns the exit code. Throws what is in lib/base/errors.ts. */
+  readonly run: (argv: readonly string[]) => Promise<number>;
+}
+
+const COMMANDS: Readonly<Record<string, Subcommand>> = {
+  txt2img: { summary: "a picture from a prompt; the word may be left out", run: txt2img },
+  encode: { summary: "a picture to latents: the first stage alone", run: encode },
+  decode: { summary: "latents to a picture", run: decode },
+  inspect: { summary: "what a checkpoint or a picture holds", run: inspect },
+  doctor: { summary: "what this device can do, and whether it computes correctly", run: doctor },
+};
+
+/** Commands that are planned. Taken as prompts they would waste somebody's time. */
+const PLANNED = ["batch", "img2img", "inpaint", "train", "convert", "bench"];
+
+/** Runs the program on its arguments; returns its exit code. */
+export async function main(argv: readonly string[]): Promise<number> {
+  try {
+    return await dispatch(argv);
+  } catch (error) {
+    return await report(error, argv);
+  }
+}
+
+async function dispatch(argv: readonly string[]): Promise<number> {
+  const [first, ...rest] = argv;
+  if (first === undefined) {
+    throw new UsageError(
+      "Nothing to do: a prompt or a command was needed; `ldm --help` lists them",
+    );
+  }
+  if (first === "help") {
+    const [name] = rest;
+    return await dispatch(name === undefined ? ["--help"] : [name, "--help"]);
+  }
+  if (first === "-h" || first === "--help") {
+    await printLine(help());
+    return 0;
+  }
+  if (first === "-V" || first === "--version") {
+    await printLine(`ldm ${project.version}`);
+    return 0;
+  }
+  if (Object.hasOwn(COMMANDS, first)) return await COMMANDS[first].run(rest);
+  if (PLANNED.includes(first)) {
+    throw new UsageError(
+      `There is no command "${first}" yet; \`ldm txt2img ${first}\` makes a picture of the word`,
+    );
+  }
+  return await txt2img(argv);
+}
+
+function help(): string {
+  const width = Math.max(...Object.keys(COMMANDS).map((name) => name.length));
+  const lines = Object.entries(COMMANDS).map(([name, { summary }]) =>
+    `  ${name.padEnd(width)}  ${summary}`
+  );
+  return `ldm ${project.version}: latent diffusion on WebGPU
+
+  ldm "a red fox" -m CHECKPOINT     makes a picture, the same as ldm txt2img
+
+Commands:
+${lines.join("\n")}
+
+\`ldm COMMAND --help\` lists the command's options.`;
+}
+
+const EXPECTED = [DeviceError, FileError, FormatError, MemoryError, UsageError];
+
+/** One sentence on stderr (and an event with --json), and the exit code. */
+async function report(error: unknown, argv: readonly string[]): Promise<number> {
+  if (error instanceof CommanderError && error.exitCode === 0) return 0; // help was printed
+  const code = error instanceof UsageError ? 2 : 1;
+  const message = error instanceof Error ? error.message : String(error);
+  const isExpected = EXPECTED.some((kind) => error instanceof kind);
+  const sentence = (isExpected ? message : `Something unforeseen happened: ${message}`)
+    .replaceAll(/\s*\n\s*/g, " ");
+  if (argv.includes("--json")) {
+    await printJson({ event: "error", message: sentence, code }).catch(() => {});
+  }
+  writeStderr(`ldm: ${sentence}\n`);
+  const isVerbose = argv.includes("-v") || argv.includes("--verbose");
+  if (error instanceof Error && error.stack && isVerbose) writeStderr(error.stack + "\n");
+  return code;
+}

@@ -1,0 +1,27 @@
+import { deepEqual, equal, match, ok } from "node:assert/strict";
+import { knownAnswers } from "../../lib/engine/known_answers.ts";
+import { openDevice } from "../../lib/gpu/device.ts";
+import { ldm } from "./ldm.ts";
+
+Deno.test("ldm doctor tells the adapter and finds every known answer right", async () => {
+  const { code, stdout, stderr } = await ldm(["doctor"]);
+  deepEqual([code, stderr], [0, ""]);
+  match(stdout, /^adapter +\S/);
+  match(stdout, /^feature +shader-f16: (yes|no) /m);
+  match(stdout, /^limit +maxStorageBufferBindingSize: \d+ MiB$/m);
+  match(stdout, /^kernels +\d+ known answers are right \(.+\)\n$/m);
+  const json = (await ldm(["doctor", "--json"])).stdout.trimEnd().split("\n")
+    .map((line) => JSON.parse(line));
+  equal(json[0].event, "adapter");
+  const tests = json.filter(({ event }) => event === "test");
+  equal(tests.length, tests[0].of);
+  deepEqual(json.at(-1), { event: "done", tests: tests.length });
+});
+
+Deno.test("knownAnswers tells a device that fails as wrong answers", async () => {
+  await using device = await openDevice();
+  device.gpu.destroy();
+  const answers = await Array.fromAsync(knownAnswers(device));
+  ok(answers.length > 10);
+  ok(answers.every(({ error }) => error !== undefined));
+});

@@ -1,0 +1,62 @@
+/** The program as a user meets it: a process of its own. */
+
+import { fileURLToPath } from "node:url";
+
+const CLI = fileURLToPath(new URL("../../cli.ts", import.meta.url));
+/** Where fixtures stand, for arguments. */
+export const FIXTURES = fileURLToPath(new URL("../../fixtures", import.meta.url));
+
+export interface Outcome {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+  /** stdout before it was taken for text. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+export interface LdmOptions {
+  /** Working folder. */
+  readonly cwd?: string;
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+/** Runs `ldm` with arguments. */
+export async function ldm(args: readonly string[], options: LdmOptions = {}): Promise<Outcome> {
+  return await finished(Deno.execPath(), ["run", "-A", CLI, ...args], options);
+}
+
+/** Starts `ldm`; its stdout can be read while it works. */
+export function start(args: readonly string[], cwd: string): Deno.ChildProcess {
+  const all = ["run", "-A", CLI, ...args];
+  const streams = { stdin: "null", stdout: "piped", stderr: "null" } as const;
+  return new Deno.Command(Deno.execPath(), { args: all, cwd, ...streams }).spawn();
+}
+
+/** Runs a bash script in which `ldm` is a function. */
+export async function shell(script: string, options: LdmOptions = {}): Promise<Outcome> {
+  const define = `ldm() { "${Deno.execPath()}" run -A "${CLI}" "$@"; }`;
+  return await finished("bash", ["-c", `${define}\n${script}`], options);
+}
+
+async function finished(command: string, args: string[], options: LdmOptions): Promise<Outcome> {
+  const env = { NO_COLOR: "1", ...options.env };
+  const process = new Deno.Command(command, { args, ...options, env, stdin: "null" });
+  const { code, stdout, stderr } = await process.output();
+  const decoder = new TextDecoder();
+  return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr), bytes: stdout };
+}
+
+/** Runs `work` in a folder that is removed afterwards. */
+export async function inFolder(work: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await work(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** The names in a folder, sorted. */
+export function names(folder: string): string[] {
+  return [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
+}

@@ -1,0 +1,116 @@
+import { deepEqual, equal, match, ok } from "node:assert/strict";
+import { join } from "node:path";
+import { decodePicture, readPngText } from "../../lib/formats/png.ts";
+import { FIXTURES, inFolder, ldm, names } from "./ldm.ts";
+
+const SD1 = `${FIXTURES}/tiny/sd1`;
+const QUICK = ["-m", SD1, "--steps", "2", "-W", "32", "-H", "48"];
+
+Deno.test("ldm saves pictures with their parameters, prints their paths and never overwrites", () =>
+  inFolder(async (cwd) => {
+    const first = await ldm(
+      ["a", "red fox", "-n", "blurry, dark", ...QUICK, "-s", "5", "-b", "2"],
+      {
+        cwd,
+      },
+    );
+    equal(first.code, 0, first.stderr);
+    equal(first.stdout, "0-5.png\n1-6.png\n");
+    const bytes = await Deno.readFile(join(cwd, "1-6.png"));
+    const { width, height } = await decodePicture(bytes);
+    deepEqual([width, height], [32, 48]);
+    const [[key, text], ...others] = await readPngText(bytes);
+    deepEqual([key, others], ["parameters", []]);
+    const [prompt, negative, parameters] = text.split("\n");
+    deepEqual([prompt, negative], ["a red fox", "Negative prompt: blurry, dark"]);
+    match(
+      parameters,
+      /^Steps: 2, Sampler: DPM\+\+ 2M, Schedule type: Karras, CFG scale: 7, Seed: 6, Size: 32x48, Model: sd1, RNG: CPU, Version: ldm [\d.]+$/,
+    );
+
+    const second = await ldm(["a red fox", ...QUICK, "-s", "5", "-q"], { cwd });
+    deepEqual([second.stdout, second.stderr], ["0-5-1.png\n", ""]);
+    const third = await ldm(["a red fox", ...QUICK, "-s", "5", "-q", "--overwrite"], { cwd });
+    equal(third.stdout, "0-5.png\n");
+    deepEqual(names(cwd), ["0-5-1.png", "0-5.png", "1-6.png"]);
+  }));
+
+Deno.test("ldm gives the same bytes for the same request, to a file, to stdout and in a batch", () =>
+  inFolder(async (cwd) => {
+    const request = ["a fox", ...QUICK, "--no-metadata", "-q"];
+    const file = await ldm([...request, "-s", "9", "-o", "new/folder/x.png"], { cwd });
+    equal(file.stdout, "new/folder/x.png\n");
+    const bytes = await Deno.readFile(join(cwd, "new/folder/x.png"));
+    deepEqual(await readPngText(bytes), []);
+    const stdout = await ldm([...request, "-s", "9", "-o", "-"], { cwd });
+    deepEqual(stdout.bytes, bytes);
+    await ldm([...request, "-s", "8", "-b", "2", "-o", "{seed}.png"], { cwd });
+    deepEqual(await Deno.readFile(join(cwd, "9.png")), bytes);
+    const other = await Deno.readFile(join(cwd, "8.png"));
+    ok(other.length !== bytes.length || other.some((byte, i) => byte !== bytes[i]));
+  }));
+
+Deno.test("ldm --json tells everything in one object a line", () =>
+  inFolder(async (cwd) => {
+    const { code, stdout, stderr } = await ldm(["a fox", ...QUICK, "--json", "-b", "2", "-q"], {
+      cwd,
+    });
+    deepEqual([code, stderr], [0, ""]);
+    const events = stdout.trimEnd().split("\n").map((line) => JSON.parse(line));
+    const one = ["step", "step", "saved"];
+    deepEqual(events.map(({ event }) => event), ["load", "plan", ...one, ...one, "done"]);
+    const [load, plan, step, , saved] = events;
+    equal(load.family, "sd1");
+    deepEqual([plan.width, plan.height, plan.steps, plan.sampler], [32, 48, 2, "dpmpp_2m"]);
+    deepEqual([step.image, step.index, step.of], [0, 0, 2]);
+    // a seed was drawn, told, and used
+    deepEqual(plan.seeds, [plan.seeds[0], plan.seeds[0] + 1]);
+    equal(saved.path, `0-${plan.seeds[0]}.png`);
+    deepEqual(names(cwd), [saved.path, events.at(-2).path].sort());
+    equal(events.at(-1).images, 2);
+  }));
+
+Deno.test("ldm draws no bar where stderr is no terminal, and tells timings when asked", () =>
+  inFolder(async (cwd) => {
+    const { stderr } = await ldm(["a fox", ...QUICK, "-s", "1", "-v"], { cwd });
+    ok(!stderr.includes("\r") && !stderr.includes("\x1b"), JSON.stringify(stderr));
+    match(stderr, /^32×48, 2 steps of dpmpp_2m karras, cfg 7, seed 1$/m);
+    match(stderr, /^device: /m);
+    match(stderr, /^GPU memory: at most \d+ MiB$/m);
+  }));
+
+Deno.test("ldm warns of what a long prompt loses, and goes on", () =>
+  inFolder(async (cwd) => {
+    const prompt = `${"fox ".repeat(75)}unread`;
+    const { code, stderr } = await ldm([prompt, ...QUICK, "-q", "-o", "x.png"], { cwd });
+    equal(code, 0);
+    match(stderr, /^warning: The prompt is longer [^\n]*unread"\n$/);
+  }));
+
+Deno.test("ldm takes a tokenizer folder in place of the checkpoint's", () =>
+  inFolder(async (cwd) => {
+    const request = ["a fox", ...QUICK, "-q", "--no-metadata", "-s", "1"];
+    await ldm([...request, "-o", "own.png"], { cwd });
+    await ldm([...request, "-o", "same.png", "--tokenizer", `${SD1}/tokenizer`], { cwd });
+    deepEqual(
+      await Deno.readFile(join(cwd, "same.png")),
+      await Deno.readFile(join(cwd, "own.png")),
+    );
+    const none = await ldm([...request, "--tokenizer", "."], { cwd });
+    equal(none.code, 1);
+    match(none.stderr, /needs vocab\.json and merges\.txt/);
+  }));
+
+Deno.test("ldm refuses a size that does not fit the checkpoint, and a budget that does not fit the work", () =>
+  inFolder(async (cwd) => {
+    const size = await ldm(["a fox", "-m", SD1, "-W", "65"], { cwd });
+    deepEqual([size.code, size.stdout], [2, ""]);
+    match(
+      size.stderr,
+      /^ldm: Cannot make a picture of 65×64 pixels: the width must be a multiple of 4; 64 and 68 are near\n$/,
+    );
+    const budget = await ldm(["a fox", "-m", SD1, "--memory-budget", "1"], { cwd });
+    deepEqual([budget.code, budget.stdout], [1, ""]);
+    match(budget.stderr, /^ldm: Cannot [^\n]*1 MiB[^\n]*--memory-budget[^\n]*\n$/);
+    deepEqual(names(cwd), []);
+  }));
