@@ -295,7 +295,7 @@ export class Program implements Disposable {
     device.check();
     if (this.#disposed) throw new TypeError("A disposed program cannot run");
     this.#feed(inputs);
-    this.#submit();
+    this.#submit(this.#commands);
     const outputs = [...this.#assembly.outputs].map(([name, { value, shape, dtype }]) => ({
       name,
       buffer: this.#bufferOf(value),
@@ -306,6 +306,18 @@ export class Program implements Disposable {
     if (returned.length === 0) return new Map();
     const results = await readBack(device, returned);
     return new Map(returned.map(({ name }, i) => [name, new Float32Array(results[i])]));
+  }
+
+  /** Wall-clock milliseconds of each step, run one by one with the inputs of the last run; for `-v` and benchmarks. */
+  async profile(): Promise<{ readonly label: string; readonly milliseconds: number }[]> {
+    const times: { label: string; milliseconds: number }[] = [];
+    for (const command of this.#commands) {
+      const start = performance.now();
+      this.#submit([command]);
+      await this.#device.finish();
+      times.push({ label: command.label, milliseconds: performance.now() - start });
+    }
+    return times;
   }
 
   #bufferOf(value: number): GPUBuffer {
@@ -348,12 +360,12 @@ export class Program implements Disposable {
     this.#device.gpu.queue.submit([encoder.finish()]);
   }
 
-  #submit(): void {
+  #submit(commands: readonly Command[]): void {
     const { gpu } = this.#device;
-    for (let start = 0; start < this.#commands.length; start += COMMANDS_PER_SUBMIT) {
+    for (let start = 0; start < commands.length; start += COMMANDS_PER_SUBMIT) {
       const encoder = gpu.createCommandEncoder();
       let pass: GPUComputePassEncoder | undefined;
-      for (const command of this.#commands.slice(start, start + COMMANDS_PER_SUBMIT)) {
+      for (const command of commands.slice(start, start + COMMANDS_PER_SUBMIT)) {
         if (command.kind === "dispatch") {
           pass ??= encoder.beginComputePass();
           pass.setPipeline(command.pipeline);
