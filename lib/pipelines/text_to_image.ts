@@ -76,7 +76,8 @@ export async function* textToImage(
   yield { kind: "plan", settings, seeds, sigmas: plan.sigmas, timesteps: plan.timesteps };
 
   request.signal?.throwIfAborted();
-  const conditions = await conditionsOf(model, settings, tokenize);
+  const hasNegative = request.negativePrompt !== undefined;
+  const conditions = await conditionsOf(model, settings, tokenize, hasNegative);
   for (const [index, seed] of seeds.entries()) {
     const latents = yield* sampled(model, settings, plan, conditions, seed, index, request.signal);
     request.signal?.throwIfAborted();
@@ -155,11 +156,15 @@ function cutOff(tokenize: Tokenize, { prompt, negativePrompt }: Settings): strin
   });
 }
 
-/** The denoiser's conditions: [what is asked for], or [what is not, what is] under guidance. */
+/**
+ * The denoiser's conditions: [what is asked for], or [what is not, what is] under guidance. SDXL takes zeros where no negative prompt is
+ * given at all, and the encoders' states where an empty one is, as diffusers' pipeline does.
+ */
 async function conditionsOf(
   model: Model,
   settings: Settings,
   tokenize: Tokenize,
+  hasNegative: boolean,
 ): Promise<readonly Condition[]> {
   const { prompt, negativePrompt, width, height, cfgScale, clipSkip } = settings;
   const { guidanceWidth } = model;
@@ -173,7 +178,7 @@ async function conditionsOf(
   const guided = guidanceWidth === undefined && cfgScale !== 1 && cfgScale !== 0;
   const prompts = guided ? [negativePrompt, prompt] : [prompt];
   const texts = await model.encodeText(prompts.map((text) => tokenize(text).ids), clipSkip);
-  const isZero = guided && negativePrompt === "" && model.zeroEmptyPrompt;
+  const isZero = guided && !hasNegative && model.zeroEmptyPrompt;
   return texts.map((text, i) => ({ text: isZero && i === 0 ? zeros(text) : text, ...shared }));
 }
 
