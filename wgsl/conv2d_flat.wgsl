@@ -1,7 +1,7 @@
 // The convolution of conv2d.wgsl for input widths that do not fill a block of weights (3, 4, 9 …): the reduction
 // (ky, kx, ci) is one list, and a block may hold several taps. x is read four channels at a time where they divide into
 // fours (STEPS = 1), else one (STEPS = 4): `take` puts what it reads into its
-// place of a vec4f. Places of the list past its end have no tap: they count as zeros.
+// place of a vec4f. Places of the list past its end meet zero weights.
 
 @compute @workgroup_size(8, ROWS)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) id: vec3u) {
@@ -50,7 +50,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) i
         /*unroll*/ for (var i = 0u; i < TM; i++) {
           let y = above[i] + ky;
           let column = before[i] + kx;
-          let inside = y < height && column < width && ky < params.kernel_height;
+          let inside = y < height && column < width;
           let pixel = picture[i] + y / UPSAMPLE * params.input_width + column / UPSAMPLE;
           let at = (pixel * CHANNELS + (first + s) % CHANNELS) / (4u / STEPS) - params.x_skipped;
           x[i] = take(x[i], s, at, inside);
@@ -63,8 +63,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) i
       }
     }
   }
-  /*unroll*/ for (var i = 0u; i < TM; i++) {
-    /*unroll*/ for (var j = 0u; j < TN; j++) {
+  /*unroll*/ for (var j = 0u; j < TN; j++) {
+    store_columns(group + j * 8u);
+    /*unroll*/ for (var i = 0u; i < TM; i++) {
       if (row + i < params.pixels) {
         store(sums[i][j], row + i, group + j * 8u);
       }

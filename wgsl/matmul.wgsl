@@ -38,8 +38,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) i
       }
     }
   }
-  /*unroll*/ for (var i = 0u; i < TM; i++) {
-    /*unroll*/ for (var j = 0u; j < TN; j++) {
+  /*unroll*/ for (var j = 0u; j < TN; j++) {
+    store_columns(group + j * 8u);
+    /*unroll*/ for (var i = 0u; i < TM; i++) {
       if (row + i < params.m) {
         store(sums[i][j], batch * params.m + row + i, group + j * 8u);
       }

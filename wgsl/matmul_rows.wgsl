@@ -16,6 +16,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) i
       sums[i] += a_at(from_a + i * params.k + k) * w;
     }
   }
+  store_columns(column / 4u);
   /*unroll*/ for (var i = 0u; i < 4u; i++) {
     if (row + i < params.m) {
       store(sums[i], batch * params.m + row + i, column / 4u);

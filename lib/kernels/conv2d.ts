@@ -17,7 +17,14 @@ import {
   windowOn,
 } from "./kernel.ts";
 import { tiledProduct } from "./matmul.ts";
-import { columnGroups, panelsOf, productParts, resultBinding, tileFor } from "./product.ts";
+import {
+  columnGroups,
+  panelsOf,
+  productParts,
+  productResidences,
+  resultBinding,
+  tileFor,
+} from "./product.ts";
 import { packedBytes } from "./weights.ts";
 
 type Conv = NodeOf<"conv2d">;
@@ -163,12 +170,13 @@ export const conv2d: Kernel<"conv2d"> = (node, profile, layoutOf) => {
   const panels = panelsOf(layout);
   const unpadded = Object.values(padding).every((pixels) => pixels === 0);
   if (!panels) {
-    throw new RangeError(`Cannot convolve by ${show(weight.shape)}: the weight lies in rows`);
+    throw new RangeError(
+      `Cannot convolve by ${show(weight.shape)}: the weight lies in rows`,
+    );
   }
-  const lies = profile.kind === "software" ? "texture" : "buffer";
+  const residences = productResidences(node, profile, layoutOf);
   const wholeBlocks = ci % (panels === "panels16" ? 8 : 4) === 0;
   if (wholeBlocks && kh * kw === 1 && stride * upsample === 1 && unpadded) {
-    const residences = { a: lies, w: layout.residence } as const;
     const bytes = packedBytes(weight.shape, layout);
     const product = { batch: 1, m: n * h * w, n: co, k: ci, residences, bytes };
     return [tiledProduct(node, product, panels, profile)];
@@ -183,13 +191,17 @@ export const conv2d: Kernel<"conv2d"> = (node, profile, layoutOf) => {
         `take ${iterations} loop iterations, devices run at most ${MAX_ITERATIONS}`,
     );
   }
-  const parts = partsOf(node, lies, MAX_GROUPS * form.height, profile);
+  const parts = partsOf(node, residences[0], MAX_GROUPS * form.height, profile);
   const split = parts.length > 1;
   const scale = form.x === "vec4f" ? 4 : 1;
   const dispatches = parts.map(({ begin, end, input }): Dispatch => {
-    const epilogue = epilogueOf(node, form.type, split ? { rows: { begin, end } } : {});
+    const epilogue = epilogueOf(node, form.type, {
+      residences,
+      byColumns: form.type === "vec4f",
+      ...(split ? { rows: { begin, end } } : {}),
+    });
     const result = split ? windowOn(begin * co, end * co, 4) : undefined;
-    const source = split && lies === "buffer"
+    const source = split && residences[0] === "buffer"
       ? windowOn(input.begin * ci, input.end * ci, 4)
       : undefined;
     return {
@@ -205,7 +217,7 @@ export const conv2d: Kernel<"conv2d"> = (node, profile, layoutOf) => {
             source: 0,
             element: form.x,
             access: "read",
-            residence: lies,
+            residence: residences[0],
             ...(source ? { window: source.window } : {}),
           },
           {
@@ -213,7 +225,7 @@ export const conv2d: Kernel<"conv2d"> = (node, profile, layoutOf) => {
             source: 1,
             element: form.w,
             access: "read",
-            residence: layout.residence,
+            residence: residences[1],
           },
           ...epilogue.bindings,
         ],

@@ -279,7 +279,12 @@ export function windowOn(
 }
 
 /** Storage textures that every device can bind in one dispatch. */
-const MAX_TEXTURES = 4;
+export const MAX_TEXTURES = 4;
+
+/** True where an f32 tensor fits a texture. */
+export function fitsTexture(x: Tensor, { maxTextureSide }: Profile): boolean {
+  return x.size * 4 <= 16 * TEXTURE_WIDTH * maxTextureSide;
+}
 
 /**
  * Where a kernel reads each input of a node: parameters where they lie, activations in buffers; on a software device,
@@ -291,7 +296,7 @@ export function residencesOf(node: Tensor, profile: Profile, layoutOf: LayoutOf)
   if (profile.kind !== "software") return residences;
   const room = MAX_TEXTURES - residences.filter((residence) => residence === "texture").length;
   const largest = inputs.map((x, index) => ({ x, index }))
-    .filter(({ x }) => x.op !== "parameter" && x.dtype === "f32")
+    .filter(({ x }) => x.op !== "parameter" && x.dtype === "f32" && fitsTexture(x, profile))
     .sort((a, b) => b.x.size - a.x.size)
     .slice(0, Math.max(0, room));
   for (const { index } of largest) residences[index] = "texture";
@@ -315,6 +320,11 @@ export interface EpilogueOptions {
   readonly residences?: readonly Residence[];
   /** The rows that a dispatch computes; all where absent. */
   readonly rows?: Rows;
+  /**
+   * Operands that are the same for all rows are read by `fn epilogue_columns(column: u32)`, which the kernel calls before
+   * `epilogue` for that column, rather than again for each row.
+   */
+  readonly byColumns?: boolean;
 }
 
 /**
@@ -324,13 +334,14 @@ export interface EpilogueOptions {
 export function epilogueOf(
   node: Tensor,
   type: "f32" | "vec4f",
-  { residences, rows }: EpilogueOptions = {},
+  { residences, rows, byColumns = false }: EpilogueOptions = {},
 ): EpilogueParts {
   const attrs = "epilogue" in node.attrs ? node.attrs.epilogue : undefined;
   if (!hasEpilogue(node.op) || attrs === undefined) {
     return {
       bindings: [],
-      functions: "fn epilogue(value: T, row: u32, column: u32) -> T { return value; }",
+      functions: `fn epilogue_columns(column: u32) {}
+fn epilogue(value: T, row: u32, column: u32) -> T { return value; }`,
       params: {},
     };
   }
@@ -356,6 +367,9 @@ export function epilogueOf(
     if (reach === undefined) throw new RangeError(`Epilogue operand ${i} does not fit its result`);
     return spelled[reach](i);
   });
+  const kept = reaches.map((reach) => byColumns && (reach === "channel" || reach === "scalar"));
+  const only = (i: number) => kept[i];
+  const indices = reaches.map((_, i) => i);
   return {
     bindings: reaches.map((reach, i) => ({
       name: `e${i}`,
@@ -365,8 +379,14 @@ export function epilogueOf(
       residence: inTexture[i] ? "texture" : "buffer",
       ...(reach === "full" && part && !inTexture[i] ? { window: part.window } : {}),
     })),
-    functions: `fn epilogue(value: T, row: u32, column: u32) -> T {
-  return ${expressionText(attrs.body, ["value", ...texts])};
+    functions: `${indices.filter(only).map((i) => `var<private> kept${i}: T;`).join("\n")}
+fn epilogue_columns(column: u32) {
+${indices.filter(only).map((i) => `  kept${i} = ${texts[i]};`).join("\n")}
+}
+fn epilogue(value: T, row: u32, column: u32) -> T {
+  return ${
+      expressionText(attrs.body, ["value", ...indices.map((i) => kept[i] ? `kept${i}` : texts[i])])
+    };
 }`,
     params: {
       epilogue_width: channels / lanes,

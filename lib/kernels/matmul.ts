@@ -23,6 +23,7 @@ import {
   type Operand,
   panelsOf,
   productParts,
+  productResidences,
   READERS,
   resultBinding,
   STORE,
@@ -36,7 +37,8 @@ export interface Product {
   readonly m: number;
   readonly n: number;
   readonly k: number;
-  readonly residences: { readonly a: Residence; readonly w: Residence };
+  /** Where each input of the node is read. */
+  readonly residences: readonly Residence[];
   /** Bytes of the second operand, all batches together. */
   readonly bytes: number;
 }
@@ -54,12 +56,12 @@ interface Part {
 /** Cuts a product into the fewest parts whose operands fit a binding each and whose rows fit a grid. */
 function partsOf(node: Tensor, product: Product, rowsOfGrid: number, profile: Profile): Part[] {
   const { batch, m, n, k, residences, bytes } = product;
-  const bytesOfRow = 4 * Math.max(n, residences.a === "buffer" ? k : 0);
-  const bytesOfBatch = Math.max(m * bytesOfRow, residences.w === "buffer" ? bytes / batch : 0);
+  const bytesOfRow = 4 * Math.max(n, residences[0] === "buffer" ? k : 0);
+  const bytesOfBatch = Math.max(m * bytesOfRow, residences[1] === "buffer" ? bytes / batch : 0);
   const whole = batch * bytesOfBatch <= profile.maxBinding && batch <= MAX_GROUPS;
   if (whole && m <= rowsOfGrid) return [{ batches: batch, rows: m, begin: 0, batch: 0 }];
   const room = profile.maxBinding - 256; // a window begins up to 256 bytes early
-  if (bytesOfRow > room || (residences.w === "buffer" && bytes / batch > room)) {
+  if (bytesOfRow > room || (residences[1] === "buffer" && bytes / batch > room)) {
     throw new RangeError(
       `Cannot multiply ${node.inputs.slice(0, 2).map(({ shape }) => show(shape)).join(" by ")}: ` +
         `an operand needs ${Math.max(bytesOfRow, bytes / batch)} bytes in one binding, ` +
@@ -132,12 +134,16 @@ function variantOf(
   };
   const dispatches = parts.map(({ batches, rows, begin, batch }): Dispatch => {
     const end = begin + batches * rows;
-    const epilogue = epilogueOf(node, form.type, split ? { rows: { begin, end } } : {});
-    const a = partOf(residences.a, begin * k, end * k, form.elements.a);
+    const epilogue = epilogueOf(node, form.type, {
+      residences,
+      byColumns: form.type === "vec4f",
+      ...(split ? { rows: { begin, end } } : {}),
+    });
+    const a = partOf(residences[0], begin * k, end * k, form.elements.a);
     const isShared = product.batch === 1;
     const w = isShared
       ? { window: {}, first: 0 }
-      : partOf(residences.w, batch * n * k, (batch + batches) * n * k, form.elements.w);
+      : partOf(residences[1], batch * n * k, (batch + batches) * n * k, form.elements.w);
     const result = partOf("buffer", begin * n, end * n, "f32");
     return {
       shader: {
@@ -152,7 +158,7 @@ function variantOf(
             source: 0,
             element: form.elements.a,
             access: "read",
-            residence: residences.a,
+            residence: residences[0],
             ...a.window,
           },
           {
@@ -160,7 +166,7 @@ function variantOf(
             source: 1,
             element: form.elements.w,
             access: "read",
-            residence: residences.w,
+            residence: residences[1],
             ...w.window,
           },
           ...epilogue.bindings,
@@ -248,9 +254,8 @@ export const matmul: Kernel<"matmul"> = (node, profile, layoutOf) => {
         "by its transpose",
     );
   }
-  const staged = profile.kind === "software" ? "texture" : "buffer";
+  const residences = productResidences(node, profile, layoutOf);
   const bytes = b.op === "parameter" ? packedBytes(b.shape, layout) : b.size * 4;
-  const residences = { a: staged, w: b.op === "parameter" ? layout.residence : staged } as const;
   const product = { batch, m, n, k, residences, bytes };
   const operand = panels ?? (transposeB ? "rows" : "columns");
   const whole = k % (4 * READERS[operand].parts) === 0 && (operand !== "columns" || n % 4 === 0);

@@ -3,7 +3,17 @@
  * are stored, and the tiles.
  */
 
-import { type Binding, type Layout, PANEL, type Profile } from "./kernel.ts";
+import type { Tensor } from "../graph/tensor.ts";
+import {
+  type Binding,
+  fitsTexture,
+  type Layout,
+  type LayoutOf,
+  MAX_TEXTURES,
+  PANEL,
+  type Profile,
+  type Residence,
+} from "./kernel.ts";
 
 /** How the second operand of a product lies. */
 export type Operand = "panels16" | "panels32" | "rows" | "columns";
@@ -73,15 +83,20 @@ fn block(base: u32, k: u32, c: u32) -> array<vec4f, PARTS> {
   },
 };
 
-/** `fn store`: four adjacent columns of a row of the result, dropping those beyond its width. */
+/**
+ * `fn store`: four adjacent columns of a row of the result, dropping those beyond its width; `fn store_columns` comes
+ * before it, once for all rows.
+ */
 export const STORE = {
-  vec4f: `fn store(value: vec4f, row: u32, group: u32) {
+  vec4f: `fn store_columns(group: u32) { epilogue_columns(group); }
+fn store(value: vec4f, row: u32, group: u32) {
   let width = params.width / 4u;
   if (group < width) {
     result[params.result_first / 4u + row * width + group] = epilogue(value, row, group);
   }
 }`,
-  f32: `fn store(value: vec4f, row: u32, group: u32) {
+  f32: `fn store_columns(group: u32) {}
+fn store(value: vec4f, row: u32, group: u32) {
   /*unroll*/ for (var c = 0u; c < 4u; c++) {
     let column = group * 4u + c;
     if (column < params.width) {
@@ -137,6 +152,30 @@ export function panelsOf({ format }: Layout): "panels16" | "panels32" | undefine
 /** The binding of a result. */
 export function resultBinding(element: "f32" | "vec4f"): Binding {
   return { name: "result", source: "result", element, access: "read_write", residence: "buffer" };
+}
+
+/**
+ * Where a product reads its inputs: the packed parameter where it lies, activations in buffers; on software devices the
+ * operands, and operands of the epilogue as large as the result, in as many textures as a dispatch may have.
+ */
+export function productResidences(
+  node: Tensor,
+  profile: Profile,
+  layoutOf: LayoutOf,
+): Residence[] {
+  const inputs: readonly Tensor[] = node.inputs;
+  const residences = inputs.map((x) => x.op === "parameter" ? layoutOf(x).residence : "buffer");
+  if (profile.kind !== "software") return residences;
+  let textures = residences.filter((residence) => residence === "texture").length;
+  inputs.forEach((x, i) => {
+    const worth = x.op !== "parameter" && (i < 2 || x.size === node.size) &&
+      fitsTexture(x, profile);
+    if (worth && textures < MAX_TEXTURES) {
+      residences[i] = "texture";
+      textures++;
+    }
+  });
+  return residences;
 }
 
 /** `fn weight(k, column, batch)`: one number of the second operand. */

@@ -27,8 +27,26 @@ const conv = (side: number, ci: number, co: number, stride = 1, upsample = 1) =>
     g.parameter("w", [co, 3, 3, ci], "conv"),
   ], { stride, padding: { top: 1, bottom: 1, left: 1, right: 1 }, upsample });
 
+/** The same with a bias and a residual. */
+const fused = (m: number, n: number, k: number) => (g: Graph) =>
+  g.node("matmul", [
+    g.input("x", [m, k]),
+    g.parameter("w", [n, k], "linear"),
+    g.parameter("bias", [n], "vector"),
+    g.input("residual", [m, n]),
+  ], {
+    transposeB: true,
+    epilogue: {
+      body: {
+        op: "add",
+        args: [{ op: "add", args: [{ input: 0 }, { input: 1 }] }, { input: 2 }],
+      },
+    },
+  });
+
 const SHAPES: Readonly<Record<string, (g: Graph) => Tensor>> = {
   "matmul 4096×320×320": linear(4096, 320, 320),
+  "matmul 4096×320×320 fused": fused(4096, 320, 320),
   "matmul 4096×2560×320": linear(4096, 2560, 320),
   "matmul 1024×5120×640": linear(1024, 5120, 640),
   "matmul 1024×640×2560": linear(1024, 640, 2560),

@@ -69,6 +69,13 @@ kernelTest("conv2d", {
     "1×1, padded": { build: conv({ x: [1, 4, 4, 8], co: 32, kernel: [1, 1] }) },
     "2×5": { build: conv({ x: [1, 6, 7, 8], co: 32, kernel: [2, 5] }) },
     "a picture smaller than its kernel": { build: conv({ x: [1, 1, 2, 8], co: 32 }) },
+    "3×3, many channels": { build: conv({ x: [1, 12, 12, 128], co: 96 }), fills: ["ordinary"] },
+    "3×3, a picture too large for a texture": {
+      build: conv({ x: [1, 40, 40, 24], co: 8 }),
+      fills: ["ordinary"],
+      profile: { maxTextureSide: 1 },
+      expect: ([variant]) => assert.deepEqual(variant.staged, []),
+    },
     "few outputs": { build: conv({ x: [1, 6, 6, 16], co: 4 }) },
     "three outputs": { build: conv({ x: [1, 6, 6, 16], co: 3 }) },
     "four inputs": { build: conv({ x: [2, 6, 6, 4], co: 40 }) },

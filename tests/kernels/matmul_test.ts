@@ -48,6 +48,13 @@ kernelTest("matmul", {
     "weights, a wide reduction": { build: linear(33, 64, 2560), fills: ["ordinary", "offset"] },
     "weights, a reduction of twelve": { build: linear(18, 33, 12) },
     "weights, a reduction of five": { build: linear(7, 9, 5) },
+    "weights, as in a text encoder": { build: linear(77, 768, 768), fills: ["ordinary"] },
+    "weights, activations too large for a texture": {
+      build: linear(1100, 32, 32),
+      fills: ["ordinary"],
+      profile: { maxTextureSide: 1 },
+      expect: ([variant]) => assert.deepEqual(variant.staged, []),
+    },
     "weights, batches": {
       build: (g) =>
         g.input("x", [2, 3, 5, 16]).matmul(g.parameter("w", [24, 16], "linear"), {
