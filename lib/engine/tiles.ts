@@ -58,25 +58,37 @@ export async function runInBands(
   const planes = new Map<Value, Plane>();
   try {
     planes.set("x", { ...input, memory: input.data });
-    let moments: Float32Array<ArrayBuffer> | undefined;
+    const moments = new Map<Value, Float32Array<ArrayBuffer>>();
     for (const [i, segment] of segments.entries()) {
       const source = planes.get(segment.reads[0]);
       if (!source) throw new TypeError(`${segment.name} reads a value that nothing has written`);
       const target = targetOf(device, segment, source, planes);
-      const run = new SegmentRun(device, segment, prefix, parameters, planes, target, moments);
-      const nextGroups = segments[i + 1]?.groups;
-      moments = await run.run(
-        nextGroups,
-        options.bandPixels ?? Infinity,
-        (part) => options.progress?.(i + part, segments.length),
-      );
+      const known = moments.get(segment.reads[0]);
+      const run = new SegmentRun(device, segment, prefix, parameters, planes, target, known);
+      const groups = groupsOf(segments.slice(i + 1), segment.writes);
+      const progress = (part: number) => options.progress?.(i + part, segments.length);
+      const merged = await run.run(groups, options.bandPixels ?? Infinity, progress);
+      if (merged) moments.set(segment.writes, merged);
       if (planes.get(segment.writes) !== target) discard(device, planes.get(segment.writes));
       planes.set(segment.writes, target);
+      for (const value of segment.readsWhole) {
+        discard(device, planes.get(value));
+        planes.delete(value);
+      }
     }
     return await toHost(device, planes.get("x"));
   } finally {
     for (const plane of planes.values()) discard(device, plane);
   }
+}
+
+/** Groups of the next norm over a value, before it is written anew; `undefined` where none comes. */
+function groupsOf(later: readonly Segment[], value: Value): number | undefined {
+  for (const { reads, writes, groups } of later) {
+    if (reads[0] === value && groups !== undefined) return groups;
+    if (writes === value) return undefined;
+  }
+  return undefined;
 }
 
 /** Where a segment writes: in place where it reads its own value only at the pixels that it writes. */
@@ -89,7 +101,8 @@ function targetOf(
   const height = source.height * segment.zoom;
   const width = source.width * segment.zoom;
   const old = planes.get(segment.writes);
-  const pointwise = segment.reads.indexOf(segment.writes) > 0 && segment.zoom === 1;
+  const at = segment.reads.indexOf(segment.writes);
+  const pointwise = segment.zoom === 1 && (at > 0 || (at === 0 && segment.halo.top === 0));
   if (old && pointwise && old.channels === segment.channels) return old;
   const bytes = height * width * segment.channels * 4;
   const shape = { height, width, channels: segment.channels };
@@ -118,6 +131,7 @@ async function toHost(device: Device, plane: Plane | undefined): Promise<HostPla
 class SegmentRun {
   readonly #rowsRead: number;
   readonly #width: number;
+  readonly #wholes: ReadonlyMap<string, GPUBuffer>;
 
   constructor(
     readonly device: Device,
@@ -130,6 +144,7 @@ class SegmentRun {
   ) {
     this.#rowsRead = target.height / segment.zoom;
     this.#width = target.width / segment.zoom;
+    this.#wholes = new Map(segment.readsWhole.map((value) => [value, wholeBuffer(planes, value)]));
   }
 
   /** Writes the target; returns its moments in `groups` groups for the next segment, where it wants them. */
@@ -148,6 +163,7 @@ class SegmentRun {
       for (const members of groupBy(bands, (band) => this.#keyOf(band)).values()) {
         using program = await compile(device, this.#graph(members[0], groups), this.parameters, {
           label: `${this.segment.name} on ${members[0].end - members[0].begin} rows`,
+          bound: this.#wholes,
         });
         for (const band of members) {
           await this.#runBand(program, band, {
@@ -202,7 +218,6 @@ class SegmentRun {
   /** The tallest bands that fit the device: halved until the plan of an inner band does. */
   #rowsPerBand(groups: number | undefined, bandPixels: number): number {
     const { device, segment, target } = this;
-    if (segment.whole) return target.height;
     const step = Math.max(1, segment.zoom);
     const even = (rows: number) => Math.max(step, Math.floor(rows / step) * step);
     let rows = even(Math.min(target.height, bandPixels / target.width));
@@ -229,6 +244,7 @@ class SegmentRun {
         this.#graph(this.#band(middle, end), groups),
         this.device.profile,
         (name) => this.parameters.get(name)?.layout ?? { format: "rows32", residence: "buffer" },
+        new Set(this.#wholes.keys()),
       );
       return plan.bytes;
     } catch (error) {
@@ -246,6 +262,11 @@ class SegmentRun {
       if (!plane) throw new TypeError(`${segment.name} reads "${value}" before it is written`);
       return graph.input(value, [1, rows, this.#width, plane.channels]);
     });
+    for (const value of segment.readsWhole) {
+      const plane = this.planes.get(value);
+      if (!plane) throw new TypeError(`${segment.name} reads "${value}" before it is written`);
+      inputs.push(graph.input(value, [1, plane.height, plane.width, plane.channels]));
+    }
     const moments = segment.groups !== undefined && this.moments
       ? graph.input("moments", [1, segment.groups, 2])
       : undefined;
@@ -280,6 +301,17 @@ class SegmentRun {
       target.memory.set(result, band.begin * stride);
     }
   }
+}
+
+/** The buffer of a value that every band reads as a whole. Throws `MemoryError` where the budget left no room for it. */
+function wholeBuffer(planes: ReadonlyMap<Value, Plane>, value: Value): GPUBuffer {
+  const memory = planes.get(value)?.memory;
+  if (memory instanceof GPUBuffer) return memory;
+  throw new MemoryError(
+    `Cannot run the first stage's attention: its ${value} need ${
+      mib((memory?.length ?? 0) * 4)
+    } MiB on the device, more than the memory budget leaves; raise --memory-budget or ask for a smaller picture`,
+  );
 }
 
 /** Rows [begin, end) of a plane. */

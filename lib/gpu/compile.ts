@@ -26,6 +26,7 @@ import { type Life, type Plan, planSlots } from "./plan.ts";
 /** Where a binding's memory comes from. */
 export type Source =
   | { readonly kind: "value"; readonly value: number }
+  | { readonly kind: "bound"; readonly name: string }
   | { readonly kind: "parameter"; readonly name: string };
 
 /** What the device does, in order. */
@@ -107,16 +108,20 @@ function lowered(
   return new Map(names.map((name, i) => [name, results[i]]));
 }
 
-/** Compiles the graph behind named outputs for a device. Throws `MemoryError` where an operand exceeds a binding. */
+/**
+ * Compiles the graph behind named outputs for a device. Inputs named in `bound` lie in buffers of the caller and take no
+ * slot. Throws `MemoryError` where an operand exceeds a binding.
+ */
 export function assemble(
   wanted: ReadonlyMap<string, Tensor>,
   profile: Profile,
   layoutOfName: LayoutOfName,
+  bound: ReadonlySet<string> = new Set(),
 ): Assembly {
   const names = [...wanted.keys()];
   const optimised = fuse(simplify([...wanted.values()]));
   const outputs = lowered(new Map(names.map((name, i) => [name, optimised[i]])), profile);
-  return new Assembler(profile, layoutOfName).assemble(outputs);
+  return new Assembler(profile, layoutOfName, bound).assemble(outputs);
 }
 
 /** Numbers values and records their lives while steps are emitted in order. */
@@ -129,7 +134,10 @@ class Assembler {
   readonly #stagedOf = new Map<Tensor, number>();
   readonly #shaders = new Set<string>();
 
-  constructor(profile: Profile, layoutOfName: LayoutOfName) {
+  readonly #bound: ReadonlySet<string>;
+
+  constructor(profile: Profile, layoutOfName: LayoutOfName, bound: ReadonlySet<string>) {
+    this.#bound = bound;
     this.#profile = profile;
     this.#layoutOfName = layoutOfName;
   }
@@ -139,6 +147,7 @@ class Assembler {
     const constants: { value: number; data: Float32Array<ArrayBuffer> }[] = [];
     for (const node of reachable([...outputs.values()])) {
       if (node.op === "parameter" || node.op === "reshape") continue;
+      if (node.op === "input" && this.#bound.has(node.attrs.name)) continue;
       if (node.op === "input") {
         const { name, shape, dtype } = node.attrs;
         inputs.set(name, { value: this.#define(node), shape, dtype });
@@ -214,6 +223,9 @@ class Assembler {
   /** Where a tensor's own memory is. */
   #buffer(memory: Tensor): Source {
     if (memory.op === "parameter") return { kind: "parameter", name: memory.attrs.name };
+    if (memory.op === "input" && this.#bound.has(memory.attrs.name)) {
+      return { kind: "bound", name: memory.attrs.name };
+    }
     const value = this.#valueOf.get(memory);
     if (value === undefined) throw new TypeError(`${memory.op} is read before it is computed`);
     return { kind: "value", value };

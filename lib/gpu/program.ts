@@ -57,6 +57,8 @@ export interface DeviceRange {
 export interface CompileOptions {
   /** For tests: memory is filled with NaN as soon as its value is dead. */
   readonly poison?: boolean;
+  /** Inputs that lie in the caller's buffers for as long as the program is used; each is bound whole. */
+  readonly bound?: ReadonlyMap<string, GPUBuffer>;
   /** Named in errors, e.g. "UNet at 64×64". */
   readonly label?: string;
 }
@@ -73,11 +75,13 @@ export async function compile(
   parameters: Parameters,
   options: CompileOptions = {},
 ): Promise<Program> {
-  const assembly = assemble(outputs, device.profile, (name) => {
+  const layoutOf = (name: string) => {
     const parameter = parameters.get(name);
     if (!parameter) throw new RangeError(`There is no weight "${name}" on the device`);
     return parameter.layout;
-  });
+  };
+  const bound = new Set(options.bound?.keys());
+  const assembly = assemble(outputs, device.profile, layoutOf, bound);
   return await realise(device, assembly, parameters, options);
 }
 
@@ -86,7 +90,7 @@ async function realise(
   device: Device,
   assembly: Assembly,
   parameters: Parameters,
-  { poison = false, label = "a program" }: CompileOptions,
+  { poison = false, label = "a program", bound }: CompileOptions,
 ): Promise<Program> {
   device.check();
   const owned: Resource[] = [];
@@ -98,6 +102,11 @@ async function realise(
     const slots = await allocate(device, assembly, label, own);
     const resourceOf = (source: Source): Resource => {
       if (source.kind === "value") return slots[assembly.plan.slotOf[source.value]];
+      if (source.kind === "bound") {
+        const buffer = bound?.get(source.name);
+        if (!buffer) throw new RangeError(`Input "${source.name}" is not bound to a buffer`);
+        return { kind: "buffer", buffer };
+      }
       const parameter = parameters.get(source.name);
       if (!parameter) throw new RangeError(`There is no weight "${source.name}" on the device`);
       return parameter.resource;

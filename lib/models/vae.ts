@@ -7,37 +7,35 @@
  * segments: `decode` and `encode` run them on whole pictures, a tiled executor runs the same
  * segments tile by tile and gets the same picture.
  *
- * Tiled execution. Two values live as whole pictures between segments: x, the main stream, and h,
- * the inside of a resnet. A segment reads one or both and writes one to a new picture, so at most
- * three exist at a time; a segment that reads h and x may write over x where the widths agree,
- * since it uses x at the written pixels only. For each segment:
+ * Tiled execution. Values live as whole pictures between segments: x, the main stream, h, the
+ * inside of a resnet, and the keys and values of attention. A segment reads some and writes one;
+ * where a resnet keeps its width what it writes can take x's place (x is used at the written pixels
+ * only). For each segment:
  *
  * 1. Cut the picture it writes into tiles. Tile [a, b) of one axis reads [a/zoom − before, b/zoom +
- *    after) of every value in `reads`, where before and after are the halo's, cut off at the edges
- *    of the picture. For zoom ½ any tile will do; for zoom 2, a and b must be even.
+ *    after) of every value in `reads`, where before and after are the halo's, cut off at the edges of
+ *    the picture, and all of every value in `readsWhole`. For zoom ½ any tile will do; for zoom 2, a
+ *    and b must be even.
  * 2. `border` has a 1 on each side where the tile ends at the edge of the picture, and 0 elsewhere:
  *    there the segment pads with zeros, elsewhere it uses the halo.
  * 3. The tensor that `build` returns is the tile of the written value, without halo.
- * 4. Where the next segment has `groups`, merge the moments of what is being written (count, mean,
- *    sum of squared deviations, for each group of channels over the whole picture; in f64). They
- *    are the next segment's `moments`, [n, groups, 2] with mean and variance. The next segment's
- *    norm is always over the value that this one writes.
- *
- * A `whole` segment (attention) is run on the whole picture as one tile; its `border` is all ones.
+ * 4. Where the segment has `groups`, it wants the moments of its first value over the whole picture,
+ *    [n, groups, 2] with mean and variance: merge those of the tiles as they are written (count, mean,
+ *    sum of squared deviations, for each group of channels; in f64).
  */
 
 import type { Padding } from "../graph/ops.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import {
   around,
-  attention,
-  type AttentionNames,
   conv2d,
   type GroupNorm,
   groupNorm,
+  linear,
   module,
   same,
   silu,
+  splitHeads,
   type Window,
 } from "../nn/layers.ts";
 import type { Params } from "../nn/params.ts";
@@ -69,8 +67,8 @@ export function factorOf(config: VaeConfig): number {
   return 2 ** (config.channels.length - 1);
 }
 
-/** The two values between segments: the main stream, and the inside of a resnet. */
-export type Value = "x" | "h";
+/** What lives between segments: the main stream, the inside of a resnet, and attention's operands. */
+export type Value = "x" | "h" | "keys" | "values";
 
 /**
  * A part of the autoencoder between two points where it needs statistics of the whole picture; see
@@ -90,8 +88,8 @@ export interface Segment {
   readonly halo: Padding;
   /** Height and width of what it writes, to those of what it reads. */
   readonly zoom: 0.5 | 1 | 2;
-  /** Whether every pixel it writes depends on every pixel it reads. */
-  readonly whole: boolean;
+  /** Values of which every tile reads all; they come after `reads`. */
+  readonly readsWhole: readonly Value[];
   /**
    * Without `moments` the norm takes those of its tensor, which is right for whole pictures only.
    */
@@ -160,16 +158,23 @@ export function encoderSegments(config: VaeConfig): Segment[] {
 
 /** Segments in order on a whole picture. */
 function run(p: Params, segments: readonly Segment[], input: Tensor): Tensor {
-  const values = { x: input, h: input };
+  const values: Record<Value, Tensor> = { x: input, h: input, keys: input, values: input };
   for (const segment of segments) {
-    values[segment.writes] = segment.build(p, segment.reads.map((v) => values[v]), around(1));
+    const inputs = [...segment.reads, ...segment.readsWhole].map((value) => values[value]);
+    values[segment.writes] = segment.build(p, inputs, around(1));
   }
   return values.x;
 }
 
 // ---- the segments
 
-const POINTWISE = { reads: ["x"], writes: "x", groups: undefined, zoom: 1, whole: false } as const;
+const POINTWISE = {
+  reads: ["x"],
+  writes: "x",
+  groups: undefined,
+  zoom: 1,
+  readsWhole: [],
+} as const;
 const NO_HALO = around(0);
 
 /**
@@ -210,7 +215,7 @@ function resnet(name: string, from: number, channels: number, norm: GroupNorm): 
     const y = silu(groupNorm(p.at(`${name}.norm${number}`), x, norm, moments));
     return conv2d(p.at(`${name}.conv${number}`), y, channels, padded(border));
   };
-  const both = { channels, groups: norm.groups, halo: around(1), zoom: 1, whole: false } as const;
+  const both = { channels, groups: norm.groups, halo: around(1), zoom: 1, readsWhole: [] } as const;
   return [
     {
       ...both,
@@ -236,33 +241,45 @@ function resnet(name: string, from: number, channels: number, norm: GroupNorm): 
   ];
 }
 
-const NAMES: AttentionNames = { q: "to_q", k: "to_k", v: "to_v", out: "to_out.0", bias: true };
-
-/** Attention with one head over all pixels, added to x. */
-function attentionOver(name: string, channels: number, { groups, eps }: GroupNorm): Segment {
-  return {
-    ...POINTWISE,
-    name,
-    channels,
-    groups,
-    halo: NO_HALO,
-    whole: true,
-    build: (p, [x], _, moments) => {
-      const [n, h, w, c] = x.shape;
-      const scope = p.at(name);
-      return module(scope, () => {
-        const y = groupNorm(scope.at("group_norm"), x, { groups, eps }, moments)
-          .reshape([n, h * w, c]);
-        return attention(scope, y, y, 1, NAMES, { causal: false }).reshape(x.shape).add(x);
-      });
+/** Attention with one head over all pixels, added to x: keys, values, and then any rows of queries. */
+function attentionOver(name: string, channels: number, norm: GroupNorm): Segment[] {
+  const { groups } = norm;
+  const tokens = (x: Tensor) => x.reshape([x.shape[0], x.shape[1] * x.shape[2], x.shape[3]]);
+  const normed = (p: Params, x: Tensor, moments?: Tensor) =>
+    groupNorm(p.at("group_norm"), x, norm, moments);
+  const shared = { ...POINTWISE, channels, groups, halo: NO_HALO };
+  const product = (of: "to_k" | "to_v", writes: "keys" | "values"): Segment => ({
+    ...shared,
+    name: `${name}.${of}`,
+    writes,
+    build: (p, [x], _, moments) =>
+      linear(p.at(`${name}.${of}`), tokens(normed(p.at(name), x, moments)), channels)
+        .reshape(x.shape),
+  });
+  return [
+    product("to_k", "keys"),
+    product("to_v", "values"),
+    {
+      ...shared,
+      name,
+      readsWhole: ["keys", "values"],
+      build: (p, [x, keys, values], _, moments) => {
+        const scope = p.at(name);
+        return module(scope, () => {
+          const queries = linear(scope.at("to_q"), tokens(normed(scope, x, moments)), channels);
+          const [q, k, v] = [queries, tokens(keys), tokens(values)].map((y) => splitHeads(y, 1));
+          const y = q.attention(k, v, { scale: 1 / Math.sqrt(channels), causal: false });
+          return linear(scope.at("to_out.0"), y.reshape(x.shape), channels).add(x);
+        });
+      },
     },
-  };
+  ];
 }
 
 function middle(name: string, channels: number, config: VaeConfig): Segment[] {
   return [
     ...resnet(`${name}.resnets.0`, channels, channels, config),
-    ...(config.midAttention ? [attentionOver(`${name}.attentions.0`, channels, config)] : []),
+    ...(config.midAttention ? attentionOver(`${name}.attentions.0`, channels, config) : []),
     ...resnet(`${name}.resnets.1`, channels, channels, config),
   ];
 }
