@@ -104,8 +104,6 @@ const MEANINGS: { readonly [K in OpName]: Meaning<K> | null } = {
   pad: null,
   upsample: null,
   gather: null,
-
-  stage: ({ inputs: [x] }) => x,
 };
 
 function meaningOf<K extends OpName>(node: TensorOf<K>): Tensor | undefined {

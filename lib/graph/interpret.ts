@@ -527,8 +527,6 @@ const EVALUATORS: { readonly [K in OpName]: Evaluator<K> } = {
     return out;
   },
   gather,
-
-  stage: same,
 };
 
 function evaluate<K extends OpName>(node: TensorOf<K>, context: Context): Float64Array {

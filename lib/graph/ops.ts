@@ -133,10 +133,6 @@ export interface Ops<T> {
   upsample: { inputs: readonly [x: T]; attrs: { factor: number } };
   /** table [rows, width], ids (i32) of any shape → […ids, width]. */
   gather: { inputs: readonly [table: T, ids: T]; attrs: Empty };
-
-  // The machine's own.
-  /** The same values, held in a texture for kernels that read their operand there; made by the select pass. */
-  stage: { inputs: readonly [x: T]; attrs: Empty };
 }
 
 export type OpName = keyof Ops<unknown>;
@@ -365,6 +361,4 @@ export const RULES: { readonly [K in OpName]: Rule<K> } = {
     );
     return { shape: [...ids.shape, table.shape[1]], dtype: table.dtype };
   },
-
-  stage: same,
 };

@@ -74,7 +74,6 @@ const MOVES: ReadonlySet<OpName> = new Set<OpName>([
   "concat",
   "pad",
   "upsample",
-  "stage",
 ]);
 
 /** Moves take any element type, `gather` takes numbers of rows, everything else computes in f32. */

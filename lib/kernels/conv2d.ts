@@ -13,7 +13,6 @@ import {
   type NodeOf,
   type Profile,
   type Residence,
-  stagedBy,
   windowOn,
 } from "./kernel.ts";
 import { tiledProduct } from "./matmul.ts";
@@ -254,5 +253,5 @@ export const conv2d: Kernel<"conv2d"> = (node, profile, layoutOf) => {
       iterations,
     };
   });
-  return [{ name: form.name, staged: stagedBy(node, dispatches), scratch: 0, dispatches }];
+  return [{ name: form.name, scratch: 0, dispatches }];
 };

@@ -14,8 +14,8 @@ const SPELLING: { readonly [K in ElementwiseOp]: Spell } = {
   exp: (x) => `exp(${x})`,
   log: (x) => `log(${x})`,
   sqrt: (x) => `sqrt(${x})`,
-  sin: (x) => `sin(${x})`,
-  cos: (x) => `cos(${x})`,
+  sin: (x) => `sin_(${x}, T(0))`,
+  cos: (x) => `sin_(${x}, T(1))`,
   tanh: (x) => `tanh_(${x})`,
   erf: (x) => `erf_(${x})`,
   sigmoid: (x) => `sigmoid_(${x})`,
@@ -48,10 +48,26 @@ export function expressionText(body: Expression, inputs: readonly string[]): str
  * Functions that expressions call, over the alias `T`. erf is odd: below 1 a polynomial in x², fitted to erf(x)/x
  * (error 1.2e-9); above, 1 − t · e^(−x²) · a polynomial in t = 1/(1 + 0.4x), fitted to erfc (error 4e-9), the form of
  * Abramowitz & Stegun 7.1.26. In f32 the absolute error is below 2e-7, and so is the relative error near 0.
+ * `sin_(x, quarters)` is sin(x + quarters · π/2): timestep embeddings reach 1000, and WGSL promises nothing beyond ±π,
+ * so x is reduced to ±π/4 by π/2 in three parts (Cody & Waite 1980) and the Taylor series taken there.
  */
 export const EXPRESSION_FUNCTIONS = `
 fn sigmoid_(x: T) -> T { return T(1) / (T(1) + exp(-clamp(x, T(-80), T(80)))); }
 fn tanh_(x: T) -> T { return tanh(clamp(x, T(-20), T(20))); }
+fn sin_(x: T, quarters: T) -> T {
+  let k = round(x * T(0.636619772));
+  let r = ((x - k * T(1.5703125)) - k * T(4.8375129699707e-4)) - k * T(7.54978995e-8);
+  let s = r * r;
+  let sine = r * (T(1) + s * (T(-0.166666667) + s * (T(8.33333333e-3) + s * (T(-1.98412698e-4)
+    + s * T(2.75573192e-6)))));
+  let cosine = T(1) + s * (T(-0.5) + s * (T(4.16666667e-2) + s * (T(-1.38888889e-3)
+    + s * (T(2.48015873e-5) - s * T(2.75573192e-7)))));
+  let turned = k + quarters;
+  let quadrant = turned - T(4) * floor(turned * T(0.25));
+  let odd = quadrant - T(2) * floor(quadrant * T(0.5));
+  let value = select(sine, cosine, odd == T(1));
+  return select(value, -value, quadrant >= T(2));
+}
 fn erf_(x: T) -> T {
   let a = min(abs(x), T(4));
   let s = a * a;

@@ -6,7 +6,6 @@ import {
   type Kernel,
   residencesOf,
   splitRows,
-  stagedBy,
   windowOn,
 } from "./kernel.ts";
 import { flatGrid } from "./views.ts";
@@ -86,5 +85,5 @@ export const gather: Kernel<"gather"> = (node, profile, layoutOf) => {
       iterations: 0,
     };
   });
-  return [{ name: "rows", staged: stagedBy(node, dispatches), scratch: 0, dispatches }];
+  return [{ name: "rows", scratch: 0, dispatches }];
 };

@@ -94,14 +94,12 @@ export interface Dispatch {
 /** One way to compute a node. */
 export interface Variant {
   readonly name: string;
-  /** Inputs that must be staged into textures. */
-  readonly staged: readonly number[];
   /** Bytes needed while the node is computed. */
   readonly scratch: number;
   readonly dispatches: readonly Dispatch[];
 }
 
-/** Asks where the parameter behind an input lies; activations are `rows32` buffers unless the variant stages them. */
+/** Asks where the parameter behind an input lies; activations are `rows32` buffers, copied to a texture where a binding asks for one. */
 export type LayoutOf = (parameter: Tensor) => Layout;
 
 /** Nodes of one operator. */
@@ -301,17 +299,6 @@ export function residencesOf(node: Tensor, profile: Profile, layoutOf: LayoutOf)
     .slice(0, Math.max(0, room));
   for (const { index } of largest) residences[index] = "texture";
   return residences;
-}
-
-/** The activations that dispatches read from textures: what `Variant.staged` lists. */
-export function stagedBy(node: Tensor, dispatches: readonly Dispatch[]): number[] {
-  const inputs: readonly Tensor[] = node.inputs;
-  const staged = new Set<number>();
-  for (const { source, residence } of dispatches.flatMap(({ shader }) => shader.bindings)) {
-    if (typeof source !== "number" || residence === "buffer") continue;
-    if (inputs[source].op !== "parameter") staged.add(source);
-  }
-  return [...staged].sort((a, b) => a - b);
 }
 
 /** What an epilogue depends on beside its node. */

@@ -17,7 +17,6 @@ import {
   type Profile,
   type Residence,
   residencesOf,
-  stagedBy,
   type Variant,
 } from "./kernel.ts";
 import {
@@ -125,7 +124,7 @@ export function mapKernel(
   const dispatches = passes.flatMap((pass) =>
     dispatchesOf(node, pass, { residences, halves, profile })
   );
-  return [{ name: "map", staged: stagedBy(node, dispatches), scratch: 0, dispatches }];
+  return [{ name: "map", scratch: 0, dispatches }];
 }
 
 /** True where a parameter is kept as f16; throws on layouts whose elements are not in order. */

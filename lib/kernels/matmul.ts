@@ -13,7 +13,6 @@ import {
   MAX_ITERATIONS,
   type Profile,
   type Residence,
-  stagedBy,
   type Variant,
   windowOn,
 } from "./kernel.ts";
@@ -187,7 +186,7 @@ function variantOf(
       iterations: form.iterations,
     };
   });
-  return { name, staged: stagedBy(node, dispatches), scratch: 0, dispatches };
+  return { name, scratch: 0, dispatches };
 }
 
 /** A product whose reduction fills vec4s, in register tiles. */

@@ -11,7 +11,6 @@ import {
   residencesOf,
   type Rows,
   splitRows,
-  stagedBy,
   type Variant,
   windowOn,
 } from "./kernel.ts";
@@ -144,7 +143,7 @@ export const groupMoments: Kernel<"groupMoments"> = (node, profile, layoutOf) =>
   };
   const dispatches = [...first, second];
   const scratch = samples * chunks * channels * 2 * 4;
-  return [{ name: "chunks", staged: stagedBy(node, dispatches), scratch, dispatches }];
+  return [{ name: "chunks", scratch, dispatches }];
 };
 
 export const groupNormalize: Kernel<"groupNormalize"> = (node, profile, layoutOf) => {
@@ -222,7 +221,7 @@ export const groupNormalize: Kernel<"groupNormalize"> = (node, profile, layoutOf
       };
     },
   );
-  return [{ name: "columns", staged: stagedBy(node, dispatches), scratch: 0, dispatches }];
+  return [{ name: "columns", scratch: 0, dispatches }];
 };
 
 /** How the lanes of a workgroup share rows: `lanes` have `rows` of them together. */
@@ -247,7 +246,7 @@ function byRows(
   const parts = splitRows(node.size / channels, channels, profile);
   const variantOf = (sharing: Sharing): Variant => {
     const dispatches = parts.map((rows) => dispatchOf(sharing, rows, parts.length === 1));
-    return { name: sharing.name, staged: stagedBy(node, dispatches), scratch: 0, dispatches };
+    return { name: sharing.name, scratch: 0, dispatches };
   };
   const [first, ...rest] = sharings;
   return [variantOf(first), ...rest.map(variantOf)];

@@ -9,7 +9,6 @@ import {
   type Profile,
   type Residence,
   residencesOf,
-  stagedBy,
   type Variant,
 } from "./kernel.ts";
 import { collapse, flatGrid, indexText, placeText } from "./views.ts";
@@ -167,7 +166,7 @@ function reduction(
       }),
     ];
   const scratch = chunks === 1 ? 0 : chunks * node.size * 4;
-  return [{ name: "chunks", staged: stagedBy(node, dispatches), scratch, dispatches }];
+  return [{ name: "chunks", scratch, dispatches }];
 }
 
 export const sum: Kernel<"sum"> = reduction;

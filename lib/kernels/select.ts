@@ -12,7 +12,7 @@ import { matmul } from "./matmul.ts";
 import { groupMoments, groupNormalize, layerNorm, softmax } from "./norm.ts";
 import { maximum, sum } from "./reduce.ts";
 
-/** Leaves are written by the program, and staging is a copy that it does itself. */
+/** Leaves are written by the program. */
 function noKernel({ op }: Tensor): never {
   throw new RangeError(`"${op}" is not computed by a kernel`);
 }
@@ -22,7 +22,6 @@ export const KERNELS: { readonly [K in OpName]: Kernel<K> } = {
   parameter: noKernel,
   input: noKernel,
   constant: noKernel,
-  stage: noKernel,
 
   neg: mapKernel,
   abs: mapKernel,

@@ -141,7 +141,7 @@ function randomView(dice: Dice, x: Tensor, shape: Shape): View | undefined {
 type Step = (w: Workshop) => Tensor | undefined;
 
 /** One way to make each operator; operators that have attributes draw them. */
-const STEPS: Readonly<Record<Exclude<OpName, "parameter" | "input" | "stage">, Step>> = {
+const STEPS: Readonly<Record<Exclude<OpName, "parameter" | "input">, Step>> = {
   constant: ({ dice, graph }) => {
     const shape = [dice.whole(1, 3), dice.whole(1, 3)];
     const values = Array.from({ length: shape[0] * shape[1] }, () => dice.pick(NUMBERS));

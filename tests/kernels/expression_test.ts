@@ -23,7 +23,10 @@ Deno.test("expressionText writes nested operators in order", () => {
 });
 
 /** The results of one unary operator on the device. */
-async function onDevice(op: "erf" | "tanh" | "sigmoid", values: Float32Array<ArrayBuffer>) {
+async function onDevice(
+  op: "erf" | "tanh" | "sigmoid" | "sin" | "cos",
+  values: Float32Array<ArrayBuffer>,
+) {
   const device = await testDevice();
   const g = new Graph();
   const x: Tensor = g.input("x", [values.length]);
@@ -63,3 +66,13 @@ Deno.test("erf on the device keeps its relative accuracy near 0", async () => {
     assert.ok(Math.abs(value - expected[i]) <= 4e-7 * expected[i], `erf(${small[i]}) is ${value}`);
   });
 });
+
+for (const op of ["sin", "cos"] as const) {
+  Deno.test(`${op} on the device is within 3e-7 as far as timesteps go`, async () => {
+    const far = Float32Array.from({ length: 40_001 }, (_, i) => (i - 20_000) / 10); // −2000 … 2000
+    const { actual, expected } = await onDevice(op, far);
+    actual.forEach((value, i) => {
+      assert.ok(Math.abs(value - expected[i]) <= 3e-7, `${op}(${far[i]}) is ${value}`);
+    });
+  });
+}

@@ -162,7 +162,6 @@ Deno.test("divide is whole division near multiples of small and large divisors",
   const node = x(g, [4096]).neg();
   const variant: Variant = {
     name: "divide",
-    staged: [],
     scratch: 0,
     dispatches: [{
       shader: {
