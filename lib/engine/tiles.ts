@@ -62,7 +62,8 @@ export async function runInBands(
     for (const [i, segment] of segments.entries()) {
       const source = planes.get(segment.reads[0]);
       if (!source) throw new TypeError(`${segment.name} reads a value that nothing has written`);
-      const target = targetOf(device, segment, source, planes);
+      const isLast = i === segments.length - 1;
+      const target = targetOf(device, segment, source, planes, isLast);
       const known = moments.get(segment.reads[0]);
       const run = new SegmentRun(device, segment, prefix, parameters, planes, target, known);
       const groups = groupsOf(segments.slice(i + 1), segment.writes);
@@ -76,7 +77,12 @@ export async function runInBands(
         planes.delete(value);
       }
     }
-    return await toHost(device, planes.get("x"));
+    const result = planes.get("x");
+    if (!result || result.memory instanceof GPUBuffer) {
+      throw new TypeError("No segment was the last");
+    }
+    const { height, width, channels, memory } = result;
+    return { height, width, channels, data: memory };
   } finally {
     for (const plane of planes.values()) discard(device, plane);
   }
@@ -91,12 +97,16 @@ function groupsOf(later: readonly Segment[], value: Value): number | undefined {
   return undefined;
 }
 
-/** Where a segment writes: in place where it reads its own value only at the pixels that it writes. */
+/**
+ * Where a segment writes: the last one on the host; in place where it reads its own value only at the pixels that it
+ * writes.
+ */
 function targetOf(
   device: Device,
   segment: Segment,
   source: Plane,
   planes: ReadonlyMap<Value, Plane>,
+  isLast: boolean,
 ): Plane {
   const height = source.height * segment.zoom;
   const width = source.width * segment.zoom;
@@ -108,7 +118,7 @@ function targetOf(
   const shape = { height, width, channels: segment.channels };
   // Bands need room beside the planes: a quarter of the budget is left to them.
   const room = device.budget * 0.75 - device.memory.live;
-  if (bytes <= room && bytes <= device.gpu.limits.maxBufferSize) {
+  if (!isLast && bytes <= room && bytes <= device.gpu.limits.maxBufferSize) {
     return { ...shape, memory: storageBuffer(device, bytes, `${segment.name}, whole`) };
   }
   return { ...shape, memory: new Float32Array(bytes / 4) };
@@ -118,14 +128,8 @@ function discard(device: Device, plane: Plane | undefined): void {
   if (plane?.memory instanceof GPUBuffer) device.release(plane.memory);
 }
 
-async function toHost(device: Device, plane: Plane | undefined): Promise<HostPlane> {
-  if (!plane) throw new TypeError("No segment has run");
-  const { height, width, channels, memory } = plane;
-  if (!(memory instanceof GPUBuffer)) return { height, width, channels, data: memory };
-  const bytes = height * width * channels * 4;
-  const [data] = await readBack(device, [{ buffer: memory, bytes }]);
-  return { height, width, channels, data: new Float32Array(data) };
-}
+/** Bytes of one step's parameters. */
+const UNIFORM_BYTES = 256;
 
 /** One segment over the whole picture. */
 class SegmentRun {
@@ -235,18 +239,20 @@ class SegmentRun {
     }
   }
 
-  /** Bytes of the plan of a band in the middle, or why there is none. */
+  /** Bytes that a band in the middle takes, read-back included, or why it cannot be planned. */
   #bytesNeeded(rows: number, groups: number | undefined): number | MemoryError {
     const middle = Math.max(0, Math.floor((this.target.height - rows) / 4) * 2);
     const end = Math.min(middle + rows, this.target.height);
     try {
-      const { plan } = assemble(
+      const { plan, steps } = assemble(
         this.#graph(this.#band(middle, end), groups),
         this.device.profile,
         (name) => this.parameters.get(name)?.layout ?? { format: "rows32", residence: "buffer" },
         new Set(this.#wholes.keys()),
       );
-      return plan.bytes;
+      const { width, channels, memory } = this.target;
+      const returned = memory instanceof GPUBuffer ? 0 : rows * width * channels * 4;
+      return plan.bytes + returned + steps.length * UNIFORM_BYTES;
     } catch (error) {
       if (error instanceof MemoryError) return error;
       throw error;

@@ -116,3 +116,19 @@ Deno.test("mergeMoments gives the mean and variance of the whole", () => {
   const variance = values.reduce((sum, v) => sum + (v - mean) ** 2, 0) / 60;
   assert.ok(Math.abs(merged[0] - mean) < 1e-4 && Math.abs(merged[1] - variance) < 1e-4);
 });
+
+Deno.test("2048×2048 pixels decode under a budget that no whole value fits, as without a budget", async () => {
+  const budget = 96 * 2 ** 20;
+  const latents = { data: waves(4 * 128 * 128, 2), channels: 4, height: 128, width: 128 };
+  const decode = async (options: { memoryBudget?: number }) => {
+    await using device = await openDevice(options);
+    using stage = await loadFirstStage(device, fixture("tiny/vae_f16"), { weights: "f32" });
+    return { picture: await stage.decode(latents), peak: device.memory.peak };
+  };
+  const small = await decode({ memoryBudget: budget });
+  assert.deepEqual([small.picture.height, small.picture.width], [2048, 2048]);
+  assert.ok(small.peak <= budget, `${small.peak} bytes`);
+  const large = await decode({});
+  assert.ok(large.peak > budget, `the whole takes ${large.peak} bytes only`);
+  assert.ok(nmse(small.picture.data, large.picture.data) < 1e-10);
+});
