@@ -19,6 +19,7 @@ import {
   type Profile,
   shaderText,
   TEXTURE_WIDTH,
+  type Variant,
 } from "../kernels/kernel.ts";
 import { lower, select } from "../kernels/select.ts";
 import { type Life, type Plan, planSlots } from "./plan.ts";
@@ -233,7 +234,7 @@ class Assembler {
 
   #compute(node: Tensor): void {
     const label = `${node.op} ${show(node.shape)} ${node.graph.scopeOf(node)}`.trim();
-    const variant = select(node, this.#profile, (tensor) => this.#layoutOf(tensor));
+    const variant = this.#select(node, label);
     const bindings = variant.dispatches.flatMap(({ shader }) => shader.bindings);
     for (const { source, residence } of bindings) {
       if (typeof source !== "number" || residence === "buffer") continue;
@@ -258,6 +259,19 @@ class Assembler {
         source.kind === "value" ? [source.value] : []
       );
       this.#emit({ kind: "dispatch", label, dispatch, operands }, values);
+    }
+  }
+
+  /** The default variant. Kernels say by a RangeError what exceeds this device. */
+  #select(node: Tensor, label: string): Variant {
+    try {
+      return select(node, this.#profile, (tensor) => this.#layoutOf(tensor));
+    } catch (cause) {
+      if (!(cause instanceof RangeError)) throw cause;
+      throw new MemoryError(
+        `Cannot run ${label} on this device: ${cause.message}; ask for a smaller picture`,
+        { cause },
+      );
     }
   }
 
