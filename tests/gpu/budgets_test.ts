@@ -1,0 +1,90 @@
+/**
+ * The largest models planned without a device: dispatches, distinct shaders and peak bytes of activations. These numbers are
+ * the performance regression test of machines too small to run the models; raising one needs a reason in the commit.
+ */
+
+import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
+import { assemble } from "../../lib/gpu/compile.ts";
+import { Graph } from "../../lib/graph/tensor.ts";
+import type { Profile } from "../../lib/kernels/kernel.ts";
+import { layoutFor } from "../../lib/kernels/weights.ts";
+import { unetConfigFromJson } from "../../lib/models/config.ts";
+import { unet, unetInputs } from "../../lib/models/unet.ts";
+import { manifestOf, paramsOf } from "../../lib/nn/params.ts";
+
+const MIB = 2 ** 20;
+
+/** What llvmpipe and a middling GPU offer. */
+const PROFILES: Readonly<Record<Profile["kind"], Profile>> = {
+  software: {
+    kind: "software",
+    maxBinding: 128 * MIB,
+    maxTextureSide: 16384,
+    maxWorkgroupMemory: 32768,
+    maxInvocations: 1024,
+    f16: true,
+    subgroups: true,
+  },
+  gpu: {
+    kind: "gpu",
+    maxBinding: 1024 * MIB,
+    maxTextureSide: 16384,
+    maxWorkgroupMemory: 32768,
+    maxInvocations: 1024,
+    f16: true,
+    subgroups: false,
+  },
+};
+
+async function plan(file: string, side: number, batch: number, profile: Profile) {
+  const path = fileURLToPath(new URL(`../../fixtures/configs/${file}.json`, import.meta.url));
+  const config = unetConfigFromJson(JSON.parse(await Deno.readTextFile(path)).unet);
+  const graph = new Graph();
+  const size = { batch, height: side, width: side, tokens: 77 };
+  const prediction = unet(paramsOf(graph, "unet"), config, unetInputs(graph, config, size));
+  const manifest = manifestOf(graph);
+  return assemble(new Map([["prediction", prediction]]), profile, (name) => {
+    const entry = manifest.get(name);
+    assert.ok(entry);
+    return layoutFor(entry.role, entry.shape, "f16", profile);
+  });
+}
+
+interface Budget {
+  readonly file: string;
+  readonly side: number;
+  readonly batch: number;
+  readonly kind: Profile["kind"];
+  readonly dispatches: number;
+  readonly pipelines: number;
+  readonly mib: number;
+}
+
+const BUDGETS: readonly Budget[] = [
+  { file: "sd15", side: 64, batch: 1, kind: "software", dispatches: 600, pipelines: 26, mib: 150 },
+  { file: "sd15", side: 64, batch: 2, kind: "software", dispatches: 600, pipelines: 26, mib: 300 },
+  { file: "sd15", side: 64, batch: 2, kind: "gpu", dispatches: 600, pipelines: 24, mib: 220 },
+  { file: "sdxl", side: 128, batch: 2, kind: "gpu", dispatches: 1400, pipelines: 24, mib: 600 },
+  {
+    file: "sdxl",
+    side: 128,
+    batch: 2,
+    kind: "software",
+    dispatches: 1400,
+    pipelines: 25,
+    mib: 760,
+  },
+];
+
+for (const { file, side, batch, kind, ...most } of BUDGETS) {
+  Deno.test(`the ${file} UNet on ${batch} latents of ${side}² is planned for a ${kind} device within its budget`, async () => {
+    const { steps, pipelines, plan: { bytes } } = await plan(file, side, batch, PROFILES[kind]);
+    const dispatches = steps.filter((step) => step.kind === "dispatch").length;
+    const mib = Math.ceil(bytes / MIB);
+    const found = { dispatches, pipelines, mib };
+    for (const key of ["dispatches", "pipelines", "mib"] as const) {
+      assert.ok(found[key] <= most[key], `${key}: ${JSON.stringify(found)}`);
+    }
+  });
+}
