@@ -72,7 +72,8 @@ export async function runInBands(
       if (merged) moments.set(segment.writes, merged);
       if (planes.get(segment.writes) !== target) discard(device, planes.get(segment.writes));
       planes.set(segment.writes, target);
-      for (const value of segment.readsWhole) {
+      for (const value of [...planes.keys()]) {
+        if (isLast ? value === "x" : isRead(segments.slice(i + 1), value)) continue;
         discard(device, planes.get(value));
         planes.delete(value);
       }
@@ -86,6 +87,15 @@ export async function runInBands(
   } finally {
     for (const plane of planes.values()) discard(device, plane);
   }
+}
+
+/** Whether a value is read again before it is written anew. */
+function isRead(later: readonly Segment[], value: Value): boolean {
+  for (const { reads, readsWhole, writes } of later) {
+    if (reads.includes(value) || readsWhole.includes(value)) return true;
+    if (writes === value) return false;
+  }
+  return false;
 }
 
 /** Groups of the next norm over a value, before it is written anew; `undefined` where none comes. */
