@@ -4,26 +4,8 @@ import { equal, ok } from "node:assert/strict";
 import { join } from "node:path";
 import { decodePicture } from "../../lib/formats/png.ts";
 import { SafetensorsFile } from "../../lib/formats/safetensors.ts";
+import { entriesOf, psnr } from "../pictures.ts";
 import { FIXTURES, inFolder, ldm } from "./ldm.ts";
-
-/** What pictures.py records of an entry, in part. */
-interface Entry {
-  readonly sampler: string;
-  readonly height: number;
-  readonly width: number;
-  readonly steps: number;
-  readonly guidance: number;
-  readonly seed: number;
-  readonly prompt: string;
-  readonly negative_prompt: string | null;
-}
-
-/** Peak signal-to-noise ratio of 8-bit pictures in dB. */
-function psnr(actual: Uint8Array, expected: Uint8Array): number {
-  equal(actual.length, expected.length);
-  const error = expected.reduce((sum, v, i) => sum + (v - actual[i]) ** 2, 0) / expected.length;
-  return error === 0 ? Infinity : 10 * Math.log10(255 ** 2 / error);
-}
 
 /** The least PSNR in dB: rounding through all steps in f32, rounding of the weights in f16. */
 const BOUNDS = { f32: 50, f16: 35 } as const;
@@ -51,8 +33,7 @@ const CASES: readonly (readonly [
 for (const [family, path, dtype, names] of CASES) {
   Deno.test(`ldm makes diffusers' pictures from ${path} in ${dtype}`, async (t) => {
     using golden = await SafetensorsFile.open(`${FIXTURES}/goldens/pictures_${family}.safetensors`);
-    const text = (golden.metadata.get("entries") ?? "").replaceAll(/-?Infinity/g, "null");
-    const entries: Readonly<Record<string, Entry>> = JSON.parse(text);
+    const entries = entriesOf(golden);
     for (const name of names) {
       await t.step(name, () =>
         inFolder(async (cwd) => {

@@ -6,6 +6,7 @@ import { mergeMoments } from "../../lib/engine/tiles.ts";
 import { decodePicture } from "../../lib/formats/png.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
 import { readGolden } from "../golden.ts";
+import { psnr } from "../pictures.ts";
 import { nmse } from "../tolerance.ts";
 
 const fixture = (path: string) => fileURLToPath(new URL(`../../fixtures/${path}`, import.meta.url));
@@ -37,13 +38,6 @@ function largestDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
   return most;
 }
 
-/** Peak signal-to-noise ratio in dB of pictures in 0 … 1, after clamping and rounding. */
-function psnr(actual: FloatPicture, expected: FloatPicture): number {
-  const [a, e] = [bytesOf(actual), bytesOf(expected)];
-  const error = e.reduce((sum, v, i) => sum + (v - a[i]) ** 2, 0) / e.length;
-  return 10 * Math.log10(255 ** 2 / error);
-}
-
 for (const kind of ["software", "gpu"] as const) {
   for (const [folder, h, w] of [["sd1", 6, 10], ["lcm", 7, 12], ["vae_f16", 5, 4]] as const) {
     Deno.test(`the ${folder} autoencoder gives the same in bands as whole on a ${kind} device`, async () => {
@@ -66,6 +60,32 @@ for (const kind of ["software", "gpu"] as const) {
     });
   }
 }
+
+/** [c, pixels] → [pixels, c]. */
+const pixelsOf = (data: Float32Array) =>
+  data.map((_, i) => data[(i % 3) * (data.length / 3) + Math.floor(i / 3)]);
+
+Deno.test("the sd1 autoencoder's latents are in the denoiser's scale, its pictures in 0 … 1", async () => {
+  const { tensors } = await readGolden("sd1");
+  const config = JSON.parse(await Deno.readTextFile(fixture("tiny/sd1/vae/config.json")));
+  const scale: number = config.scaling_factor;
+  const given = (name: string) => {
+    const tensor = tensors.get(name);
+    assert.ok(tensor && scale > 0 && scale !== 1, name);
+    return tensor;
+  };
+  await using device = await openDevice();
+  using stage = await loadFirstStage(device, fixture("tiny/sd1"), { weights: "f32" });
+  const [height, width] = [5 * stage.factor, 7 * stage.factor];
+  const picture = pixelsOf(given("in.picture")).map((v) => (v + 1) / 2);
+  const latents = await stage.encode({ data: picture, height, width });
+  const mean = given("vae.moments").subarray(0, 4 * 5 * 7);
+  assert.ok(nmse(latents.data, mean.map((v) => v * scale)) < 1e-8);
+  const z = { data: given("in.z").map((v) => v * scale), channels: 4, height: 5, width: 7 };
+  const decoded = await stage.decode(z);
+  const expected = pixelsOf(given("vae.decoder")).map((v) => (v + 1) / 2);
+  assert.ok(nmse(decoded.data, expected) < 1e-8);
+});
 
 Deno.test("TAESD encodes and decodes real pictures as the reference does, whole and in bands", async (t) => {
   const golden = await readGolden("taesd");
@@ -97,7 +117,7 @@ Deno.test("TAESD encodes and decodes real pictures as the reference does, whole 
         const ours = data.map((_, i) => data[(i % plane) * 3 + Math.floor(i / plane)]); // as NCHW
         assert.ok(largestDifference(ours, reference) < 1 / 255, "decoded like the reference");
       }
-      const ratio = psnr(decoded, picture);
+      const ratio = psnr(bytesOf(decoded), bytesOf(picture));
       assert.ok(Math.abs(ratio - recorded[`taesd.${name}`]) < 0.05, `${ratio.toFixed(2)} dB`);
       if (name === "fox" || name === "rocket") assert.ok(ratio >= 28, `${ratio.toFixed(2)} dB`);
     });

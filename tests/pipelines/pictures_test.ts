@@ -10,37 +10,11 @@ import type { Model } from "../../lib/engine/model.ts";
 import { SafetensorsFile } from "../../lib/formats/safetensors.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
 import { type TextToImage, textToImage } from "../../lib/pipelines/text_to_image.ts";
+import { entriesOf, type Entry, psnr } from "../pictures.ts";
 import { nmse } from "../tolerance.ts";
-
-/** What pictures.py records of an entry. */
-interface Entry {
-  readonly sampler: string;
-  readonly height: number;
-  readonly width: number;
-  readonly steps: number;
-  readonly guidance: number;
-  readonly seed: number;
-  readonly prompt: string;
-  readonly negative_prompt: string | null;
-  readonly call: Readonly<Record<string, number>>;
-  readonly scheduler: Readonly<Record<string, unknown>>;
-  readonly class: string;
-}
-
-/** Peak signal-to-noise ratio of 8-bit pictures in dB. */
-function psnr(actual: Uint8Array, expected: Uint8Array): number {
-  assert.equal(actual.length, expected.length);
-  const error = expected.reduce((sum, v, i) => sum + (v - actual[i]) ** 2, 0) / expected.length;
-  return error === 0 ? Infinity : 10 * Math.log10(255 ** 2 / error);
-}
 
 /** Entries whose seed this tool's range (0 … 2³²−1) does not hold. */
 const beyondSeeds = ({ seed }: Entry) => seed >= 2 ** 32;
-
-/** Python writes infinities (σ of zero-terminal SNR) as JSON does not. */
-function entriesOf({ metadata }: SafetensorsFile): Record<string, Entry> {
-  return JSON.parse((metadata.get("entries") ?? "{}").replaceAll(/-?Infinity/g, "null"));
-}
 
 /** The same model under another scheduler_config.json. */
 function withScheduler(model: Model, scheduler: unknown): Model {

@@ -1,0 +1,31 @@
+/** What fixtures/make/pictures.py recorded of whole pictures, and how near a picture is to another. */
+
+import assert from "node:assert/strict";
+import type { SafetensorsFile } from "../lib/formats/safetensors.ts";
+
+/** One picture by diffusers. */
+export interface Entry {
+  readonly sampler: string;
+  readonly height: number;
+  readonly width: number;
+  readonly steps: number;
+  readonly guidance: number;
+  readonly seed: number;
+  readonly prompt: string;
+  readonly negative_prompt: string | null;
+  readonly call: Readonly<Record<string, number>>;
+  readonly scheduler: Readonly<Record<string, unknown>>;
+  readonly class: string;
+}
+
+/** The entries of a golden. Python writes infinities (σ of zero-terminal SNR) as JSON does not. */
+export function entriesOf({ metadata }: SafetensorsFile): Record<string, Entry> {
+  return JSON.parse((metadata.get("entries") ?? "{}").replaceAll(/-?Infinity/g, "null"));
+}
+
+/** Peak signal-to-noise ratio of 8-bit pictures in dB. */
+export function psnr(actual: Uint8Array, expected: Uint8Array): number {
+  assert.equal(actual.length, expected.length);
+  const error = expected.reduce((sum, v, i) => sum + (v - actual[i]) ** 2, 0) / expected.length;
+  return error === 0 ? Infinity : 10 * Math.log10(255 ** 2 / error);
+}
