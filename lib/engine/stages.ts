@@ -194,7 +194,7 @@ export function fits(
       if (!stored) throw new RangeError(`There is no weight "${name}" on the device`);
       return stored.layout;
     };
-    const { plan } = assemble(outputs, device.profile, layoutOf);
+    const { plan } = assemble(outputs, device.profile, layoutOf, undefined, device.choice);
     return plan.bytes <= device.budget - device.memory.live;
   } catch (error) {
     if (error instanceof MemoryError) return false;

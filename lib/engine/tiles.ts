@@ -259,6 +259,7 @@ class SegmentRun {
         this.device.profile,
         (name) => this.parameters.get(name)?.layout ?? { format: "rows32", residence: "buffer" },
         new Set(this.#wholes.keys()),
+        this.device.choice,
       );
       const { width, channels, memory } = this.target;
       const returned = memory instanceof GPUBuffer ? 0 : rows * width * channels * 4;

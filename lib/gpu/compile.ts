@@ -22,6 +22,7 @@ import {
   type Variant,
 } from "../kernels/kernel.ts";
 import { lower, select } from "../kernels/select.ts";
+import { type Choice, choiceOf } from "../kernels/table.ts";
 import { type Life, type Plan, planSlots } from "./plan.ts";
 
 /** Where a binding's memory comes from. */
@@ -103,26 +104,28 @@ function reachable(outputs: readonly Tensor[]): Tensor[] {
 function lowered(
   outputs: ReadonlyMap<string, Tensor>,
   profile: Profile,
+  choice: Choice,
 ): ReadonlyMap<string, Tensor> {
   const names = [...outputs.keys()];
-  const results = lower([...outputs.values()], profile);
+  const results = lower([...outputs.values()], profile, choice);
   return new Map(names.map((name, i) => [name, results[i]]));
 }
 
 /**
  * Compiles the graph behind named outputs for a device. Inputs named in `bound` lie in buffers of the caller and take no
- * slot. Throws `MemoryError` where an operand exceeds a binding.
+ * slot. `choice` decides between variants. Throws `MemoryError` where an operand exceeds a binding.
  */
 export function assemble(
   wanted: ReadonlyMap<string, Tensor>,
   profile: Profile,
   layoutOfName: LayoutOfName,
   bound: ReadonlySet<string> = new Set(),
+  choice: Choice = choiceOf(profile),
 ): Assembly {
   const names = [...wanted.keys()];
   const optimised = fuse(simplify([...wanted.values()]));
-  const outputs = lowered(new Map(names.map((name, i) => [name, optimised[i]])), profile);
-  return new Assembler(profile, layoutOfName, bound).assemble(outputs);
+  const outputs = lowered(new Map(names.map((name, i) => [name, optimised[i]])), profile, choice);
+  return new Assembler(profile, layoutOfName, bound, choice).assemble(outputs);
 }
 
 /** Numbers values and records their lives while steps are emitted in order. */
@@ -136,9 +139,16 @@ class Assembler {
   readonly #shaders = new Set<string>();
 
   readonly #bound: ReadonlySet<string>;
+  readonly #choice: Choice;
 
-  constructor(profile: Profile, layoutOfName: LayoutOfName, bound: ReadonlySet<string>) {
+  constructor(
+    profile: Profile,
+    layoutOfName: LayoutOfName,
+    bound: ReadonlySet<string>,
+    choice: Choice,
+  ) {
     this.#bound = bound;
+    this.#choice = choice;
     this.#profile = profile;
     this.#layoutOfName = layoutOfName;
   }
@@ -262,10 +272,10 @@ class Assembler {
     }
   }
 
-  /** The default variant. Kernels say by a RangeError what exceeds this device. */
+  /** The chosen variant. Kernels say by a RangeError what exceeds this device. */
   #select(node: Tensor, label: string): Variant {
     try {
-      return select(node, this.#profile, (tensor) => this.#layoutOf(tensor));
+      return select(node, this.#profile, (tensor) => this.#layoutOf(tensor), this.#choice);
     } catch (cause) {
       if (!(cause instanceof RangeError)) throw cause;
       throw new MemoryError(

@@ -5,6 +5,7 @@
 
 import { DeviceError, MemoryError } from "../base/errors.ts";
 import type { Profile } from "../kernels/kernel.ts";
+import { type Choice, choiceOf, type Table } from "../kernels/table.ts";
 
 export interface DeviceOptions {
   /** Ceiling for allocations in bytes; the adapter's own where absent. */
@@ -13,6 +14,19 @@ export interface DeviceOptions {
   readonly minimum?: boolean;
   /** Kernels for this kind of device; what the adapter is where absent. */
   readonly kind?: Profile["kind"];
+  /**
+   * Asked once for a tuned table of this adapter, which then decides between kernels; the built-in choices where it is
+   * absent or gives none.
+   */
+  readonly table?: (adapter: Adapter) => Promise<Table | undefined>;
+}
+
+/** What tells one adapter and its driver from another, as far as WebGPU says. */
+export interface Adapter {
+  /** E.g. "llvmpipe (LLVM 15.0.6, 256 bits)". */
+  readonly name: string;
+  /** Vendor, device and architecture, and the runtime that compiles the kernels; drivers do not tell their version. */
+  readonly driver: string;
 }
 
 const NO_ADAPTER =
@@ -48,6 +62,13 @@ export async function requestAdapter(): Promise<GPUAdapter> {
   const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) throw new DeviceError(NO_ADAPTER);
   return adapter;
+}
+
+/** Which adapter this is. */
+export function identityOf({ info }: GPUAdapter): Adapter {
+  const { vendor, device, architecture, description } = info;
+  const ids = [vendor, device, architecture].filter((id) => id !== "").join(":");
+  return { name: description || vendor, driver: `${ids}, Deno ${Deno.version.deno}` };
 }
 
 /** True for drivers that run on the CPU. */
@@ -87,7 +108,12 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
       cause,
     });
   }
-  return new Device(device, adapter, options);
+  try {
+    return new Device(device, adapter, options, await options.table?.(identityOf(adapter)));
+  } catch (error) {
+    device.destroy();
+    throw error;
+  }
 }
 
 /** Bytes live on the device and the most there ever were. */
@@ -104,6 +130,8 @@ export class Device implements AsyncDisposable {
   readonly profile: Profile;
   /** Ceiling of allocations in bytes; Infinity where none was set. */
   readonly budget: number;
+  /** Decides between the variants of kernels. */
+  readonly choice: Choice;
   readonly #pipelines = new Map<string, GPUComputePipeline>();
   readonly #layouts = new Map<string, GPUBindGroupLayout>();
   #failure: Error | undefined;
@@ -111,9 +139,14 @@ export class Device implements AsyncDisposable {
   #live = 0;
   #peak = 0;
 
-  constructor(gpu: GPUDevice, adapter: GPUAdapter, { memoryBudget, kind }: DeviceOptions) {
+  constructor(
+    gpu: GPUDevice,
+    adapter: GPUAdapter,
+    { memoryBudget, kind }: DeviceOptions,
+    table?: Table,
+  ) {
     this.gpu = gpu;
-    this.name = adapter.info.description || adapter.info.vendor;
+    this.name = identityOf(adapter).name;
     this.budget = memoryBudget ?? Infinity;
     this.profile = {
       kind: kind ?? (isSoftware(adapter) ? "software" : "gpu"),
@@ -124,6 +157,7 @@ export class Device implements AsyncDisposable {
       f16: gpu.features.has("shader-f16"),
       subgroups: gpu.features.has("subgroups"),
     };
+    this.choice = choiceOf(this.profile, table);
     gpu.addEventListener("uncapturederror", (event) => {
       event.preventDefault();
       if (event instanceof GPUUncapturedErrorEvent) this.#fail(this.#errorOf(event.error));

@@ -8,6 +8,7 @@ import { MemoryError } from "../base/errors.ts";
 import { show, sizeOf } from "../base/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { paramBytes, shaderText } from "../kernels/kernel.ts";
+import type { Choice } from "../kernels/table.ts";
 import {
   encodeStage,
   layoutEntry,
@@ -59,6 +60,8 @@ export interface CompileOptions {
   readonly poison?: boolean;
   /** Inputs that lie in the caller's buffers for as long as the program is used; each is bound whole. */
   readonly bound?: ReadonlyMap<string, GPUBuffer>;
+  /** Decides between variants of kernels; the device's where absent. */
+  readonly choice?: Choice;
   /** Named in errors, e.g. "UNet at 64×64". */
   readonly label?: string;
 }
@@ -81,7 +84,8 @@ export async function compile(
     return parameter.layout;
   };
   const bound = new Set(options.bound?.keys());
-  const assembly = assemble(outputs, device.profile, layoutOf, bound);
+  const choice = options.choice ?? device.choice;
+  const assembly = assemble(outputs, device.profile, layoutOf, bound, choice);
   return await realise(device, assembly, parameters, options);
 }
 

@@ -11,6 +11,7 @@ import { mapKernel } from "./map.ts";
 import { matmul } from "./matmul.ts";
 import { groupMoments, groupNormalize, layerNorm, softmax } from "./norm.ts";
 import { maximum, sum } from "./reduce.ts";
+import { type Choice, choiceOf, classOf } from "./table.ts";
 
 /** Leaves are written by the program. */
 function noKernel({ op }: Tensor): never {
@@ -85,12 +86,24 @@ export function variantsOf(node: Tensor, profile: Profile, layoutOf: LayoutOf): 
   return variantsBy(node.op, node, profile, layoutOf);
 }
 
-/** The default way to compute a node. */
-export function select(node: Tensor, profile: Profile, layoutOf: LayoutOf): Variant {
-  return variantsOf(node, profile, layoutOf)[0];
+/** The way to compute a node that the choice names, or the first where it names none of them. */
+export function select(
+  node: Tensor,
+  profile: Profile,
+  layoutOf: LayoutOf,
+  choice: Choice = choiceOf(profile),
+): Variant {
+  const variants = variantsOf(node, profile, layoutOf);
+  if (variants.length === 1) return variants[0];
+  const wanted = choice(classOf(node, layoutOf));
+  return variants.find(({ name }) => name === wanted) ?? variants[0];
 }
 
 /** The outputs in terms of operators and shapes that kernels compute. */
-export function lower(outputs: readonly Tensor[], _profile: Profile): readonly Tensor[] {
+export function lower(
+  outputs: readonly Tensor[],
+  _profile: Profile,
+  _choice: Choice,
+): readonly Tensor[] {
   return lowered(outputs);
 }
