@@ -3,9 +3,15 @@
 import { DeviceError } from "../base/errors.ts";
 import type { Shape } from "../base/shape.ts";
 import type { Role } from "../graph/ops.ts";
-import { type Binding, type Layout, TEXTURE_WIDTH } from "../kernels/kernel.ts";
+import {
+  type Binding,
+  type Layout,
+  type TexelFormat,
+  texelFormatOf,
+  TEXTURE_WIDTH,
+} from "../kernels/kernel.ts";
 import { layoutFor, pack, type WeightSource } from "../kernels/weights.ts";
-import type { Device, TexelFormat } from "./device.ts";
+import type { Device } from "./device.ts";
 
 /** Memory that holds one tensor at a time. */
 export type Resource =
@@ -125,7 +131,7 @@ export function encodeStage(
 export function layoutEntry(binding: Binding, index: number): GPUBindGroupLayoutEntry {
   const visibility = GPUShaderStage.COMPUTE;
   if (binding.residence === "texture") {
-    const format = binding.element === "vec4u" ? "rgba32uint" : "rgba32float";
+    const format = texelFormatOf(binding);
     return { binding: index + 1, visibility, storageTexture: { access: "read-only", format } };
   }
   const type = binding.access === "read" ? "read-only-storage" : "storage";

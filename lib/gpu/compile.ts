@@ -128,6 +128,33 @@ export function assemble(
   return new Assembler(profile, layoutOfName, bound, choice).assemble(outputs);
 }
 
+/** The scratch memory of a variant: each piece becomes a value where it is first used. */
+class Pieces {
+  readonly #values = new Map<number, number>();
+  readonly #copies = new Map<number, number>();
+
+  constructor(readonly sizes: readonly number[], readonly life: (bytes: number) => number) {}
+
+  piece(i: number): { value: number; bytes: number } {
+    const bytes = this.sizes[i];
+    const value = this.#values.get(i) ?? this.life(bytes);
+    this.#values.set(i, value);
+    return { value, bytes };
+  }
+
+  /** The texture copy of a piece, made by `copy` where there is none of what it holds now. */
+  copied(i: number, copy: () => number): number {
+    const value = this.#copies.get(i) ?? copy();
+    this.#copies.set(i, value);
+    return value;
+  }
+
+  /** What a piece holds has changed. */
+  written(i: number): void {
+    this.#copies.delete(i);
+  }
+}
+
 /** Numbers values and records their lives while steps are emitted in order. */
 class Assembler {
   readonly #profile: Profile;
@@ -221,13 +248,17 @@ class Assembler {
   #stage(memory: Tensor, label: string): number {
     const known = this.#stagedOf.get(memory);
     if (known !== undefined) return known;
-    const from = this.#buffer(memory);
-    const bytes = bytesOf(memory);
+    const to = this.#copy(this.#buffer(memory), bytesOf(memory), label);
+    this.#stagedOf.set(memory, to);
+    return to;
+  }
+
+  /** A new texture copy of values. */
+  #copy(from: Source, bytes: number, label: string): number {
     const rowBytes = TEXTURE_WIDTH * 16;
     const to = this.#life(Math.ceil(bytes / rowBytes) * rowBytes, "texture");
     const values = from.kind === "value" ? [from.value, to] : [to];
     this.#emit({ kind: "stage", label: `stage for ${label}`, from, to, bytes }, values);
-    this.#stagedOf.set(memory, to);
     return to;
   }
 
@@ -252,24 +283,47 @@ class Assembler {
       if (this.#layoutOf(memory).residence === "buffer") this.#stage(memory, label);
     }
     const result = this.#define(node);
-    const scratch = variant.scratch > 0 ? this.#life(variant.scratch, "buffer") : -1;
+    const scratch = new Pieces(variant.scratch, (bytes) => this.#life(bytes, "buffer"));
     for (const dispatch of variant.dispatches) {
+      const { name, shader } = dispatch;
+      const part = name === undefined ? label : `${label}: ${name}`;
       this.#assertBounded(dispatch, label);
       this.#shaders.add(shaderText(dispatch));
-      const operands = dispatch.shader.bindings.map((binding) => {
-        const operand = binding.source === "scratch"
-          ? { source: { kind: "value", value: scratch } as const, bytes: variant.scratch }
-          : binding.source === "result"
-          ? { source: { kind: "value", value: result } as const, bytes: bytesOf(node) }
-          : this.#operand(node.inputs[binding.source], binding);
+      const operands = shader.bindings.map((binding) => {
+        const operand = this.#operandOf(binding, node, result, scratch, part);
         this.#assertBindable(binding, operand.bytes, label);
         return operand;
       });
       const values = operands.flatMap(({ source }) =>
         source.kind === "value" ? [source.value] : []
       );
-      this.#emit({ kind: "dispatch", label, dispatch, operands }, values);
+      this.#emit({ kind: "dispatch", label: part, dispatch, operands }, values);
+      for (const { source, access } of shader.bindings) {
+        if (typeof source === "object" && access === "read_write") scratch.written(source.scratch);
+      }
     }
+  }
+
+  /** Memory behind a binding; pieces of scratch memory that are read from a texture are copied into one first. */
+  #operandOf(
+    binding: Binding,
+    node: Tensor,
+    result: number,
+    scratch: Pieces,
+    label: string,
+  ): { source: Source; bytes: number } {
+    const { source, residence } = binding;
+    if (typeof source === "number") return this.#operand(node.inputs[source], binding);
+    if (source === "result") {
+      return { source: { kind: "value", value: result }, bytes: bytesOf(node) };
+    }
+    const { value, bytes } = scratch.piece(source.scratch);
+    if (residence === "buffer") return { source: { kind: "value", value }, bytes };
+    const copy = scratch.copied(
+      source.scratch,
+      () => this.#copy({ kind: "value", value }, bytes, label),
+    );
+    return { source: { kind: "value", value: copy }, bytes };
   }
 
   /** The chosen variant. Kernels say by a RangeError what exceeds this device. */

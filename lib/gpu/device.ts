@@ -4,7 +4,7 @@
  */
 
 import { DeviceError, MemoryError } from "../base/errors.ts";
-import type { Profile } from "../kernels/kernel.ts";
+import type { Profile, TexelFormat } from "../kernels/kernel.ts";
 import { type Choice, choiceOf, type Table } from "../kernels/table.ts";
 
 export interface DeviceOptions {
@@ -298,8 +298,6 @@ export class Device implements AsyncDisposable {
     return Promise.resolve();
   }
 }
-
-export type TexelFormat = "rgba32float" | "rgba32uint";
 
 /** Bytes as whole MiB, rounded up. */
 export function mib(bytes: number): number {

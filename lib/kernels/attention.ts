@@ -97,7 +97,7 @@ export const attention: Kernel<"attention"> = (node, profile, layoutOf) => {
     const dispatches = partsOf(node, inBuffers, profile).map((part) =>
       dispatchOf(node, tile, part, { residences, profile })
     );
-    return { name: tile.name, scratch: 0, dispatches };
+    return { name: tile.name, scratch: [], dispatches };
   };
   return [variantOf(first), ...rest.map(variantOf)];
 };

@@ -253,5 +253,5 @@ export const conv2d: Kernel<"conv2d"> = (node, profile, layoutOf) => {
       iterations,
     };
   });
-  return [{ name: form.name, scratch: 0, dispatches }];
+  return [{ name: form.name, scratch: [], dispatches }];
 };

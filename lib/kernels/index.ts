@@ -85,5 +85,5 @@ export const gather: Kernel<"gather"> = (node, profile, layoutOf) => {
       iterations: 0,
     };
   });
-  return [{ name: "rows", scratch: 0, dispatches }];
+  return [{ name: "rows", scratch: [], dispatches }];
 };

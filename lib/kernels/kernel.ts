@@ -51,12 +51,17 @@ export const PANEL = 32;
 
 type Element = "f32" | "vec4f" | "u32" | "vec4u" | "i32";
 
+/** A piece of a variant's scratch memory, by its number. */
+export interface Scratch {
+  readonly scratch: number;
+}
+
 /** One resource of a dispatch. */
 export interface Binding {
   /** Identifier in WGSL; values are read by `name_at(i)`, written by `name[i] = …`. */
   readonly name: string;
-  /** Index into the node's inputs, the node's result, or its scratch memory. */
-  readonly source: number | "result" | "scratch";
+  /** Index into the node's inputs, the node's result, or a piece of its scratch memory. */
+  readonly source: number | "result" | Scratch;
   readonly element: Element;
   readonly access: "read" | "read_write";
   readonly residence: Residence;
@@ -84,6 +89,8 @@ export interface DispatchParams {
 
 /** One dispatch of workgroups. */
 export interface Dispatch {
+  /** What it does, where a variant has several of its kind. */
+  readonly name?: string;
   readonly shader: Shader;
   readonly params: DispatchParams;
   readonly grid: readonly [x: number, y: number, z: number];
@@ -94,8 +101,11 @@ export interface Dispatch {
 /** One way to compute a node. */
 export interface Variant {
   readonly name: string;
-  /** Bytes needed while the node is computed. */
-  readonly scratch: number;
+  /**
+   * Bytes of each piece of memory that dispatches hand on to later ones. A piece that a dispatch reads from a texture is
+   * copied there after it was written.
+   */
+  readonly scratch: readonly number[];
   readonly dispatches: readonly Dispatch[];
 }
 
@@ -125,29 +135,38 @@ const DECLARED: Record<Element, string> = {
   i32: "array<i32>",
 };
 
-/** How a texture holds what a shader sees as an element; single numbers are picked from their texel. */
-const TEXELS: { readonly [K in Element]?: readonly [format: string, type: string, pick: string] } =
-  {
-    f32: ["rgba32float", "f32", "(i / 4u)[i % 4u]"],
-    vec4f: ["rgba32float", "vec4f", "(i)"],
-    vec4u: ["rgba32uint", "vec4u", "(i)"],
-  };
+export type TexelFormat = "rgba32float" | "rgba32uint";
+
+/**
+ * How the texture behind a binding holds its values. Parameters in halves lie in whole numbers; all that is copied into
+ * textures while a program runs shares those of floats, halves as their bits (no pair of finite halves is a NaN).
+ */
+export function texelFormatOf({ source, element }: Binding): TexelFormat {
+  return element === "vec4u" && typeof source === "number" ? "rgba32uint" : "rgba32float";
+}
+
+/** How a shader reads an element from a texture of that format; single numbers are picked from their texel. */
+const PICKS: { readonly [K in Element]?: (name: string, format: TexelFormat) => string } = {
+  f32: (name) => `${name}_texel(i / 4u)[i % 4u]`,
+  vec4f: (name) => `${name}_texel(i)`,
+  vec4u: (name, format) =>
+    format === "rgba32uint" ? `${name}_texel(i)` : `bitcast<vec4u>(${name}_texel(i))`,
+};
 
 function declaration(binding: Binding, index: number): string {
   const { name, element, access, residence } = binding;
   const at = `@group(0) @binding(${index + 1})`;
+  const type = DECLARED[element].slice(6, -1);
   if (residence === "texture") {
-    const texel = TEXELS[element];
-    if (texel === undefined) throw new RangeError(`A texture cannot hold ${element} elements`);
-    const [format, type, pick] = texel;
-    const texels = type === "f32" ? "vec4f" : type;
+    const pick = PICKS[element];
+    if (pick === undefined) throw new RangeError(`A texture cannot hold ${element} elements`);
+    const format = texelFormatOf(binding);
     return `${at} var ${name}: texture_storage_2d<${format}, read>;
-fn ${name}_texel(i: u32) -> ${texels} {
+fn ${name}_texel(i: u32) -> ${format === "rgba32uint" ? "vec4u" : "vec4f"} {
   return textureLoad(${name}, vec2u(i % ${TEXTURE_WIDTH}u, i / ${TEXTURE_WIDTH}u));
 }
-fn ${name}_at(i: u32) -> ${type} { return ${name}_texel${pick}; }`;
+fn ${name}_at(i: u32) -> ${type} { return ${pick(name, format)}; }`;
   }
-  const type = DECLARED[element].slice(6, -1);
   return `${at} var<storage, ${access}> ${name}: ${DECLARED[element]};
 fn ${name}_at(i: u32) -> ${type} { return ${name}[i]; }`;
 }

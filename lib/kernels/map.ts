@@ -124,7 +124,7 @@ export function mapKernel(
   const dispatches = passes.flatMap((pass) =>
     dispatchesOf(node, pass, { residences, halves, profile })
   );
-  return [{ name: "map", scratch: 0, dispatches }];
+  return [{ name: "map", scratch: [], dispatches }];
 }
 
 /** True where a parameter is kept as f16; throws on layouts whose elements are not in order. */

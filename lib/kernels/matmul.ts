@@ -186,7 +186,7 @@ function variantOf(
       iterations: form.iterations,
     };
   });
-  return { name, scratch: 0, dispatches };
+  return { name, scratch: [], dispatches };
 }
 
 /** A product whose reduction fills vec4s, in register tiles. */

@@ -82,7 +82,7 @@ export const groupMoments: Kernel<"groupMoments"> = (node, profile, layoutOf) =>
           { name: "x", source: 0, element: type, access: "read", residence, ...windowed(part) },
           {
             name: "partial",
-            source: "scratch",
+            source: { scratch: 0 },
             element: type,
             access: "read_write",
             residence: "buffer",
@@ -114,7 +114,7 @@ export const groupMoments: Kernel<"groupMoments"> = (node, profile, layoutOf) =>
       bindings: [
         {
           name: "partial",
-          source: "scratch",
+          source: { scratch: 0 },
           element: "f32",
           access: "read",
           residence: "buffer",
@@ -142,8 +142,8 @@ export const groupMoments: Kernel<"groupMoments"> = (node, profile, layoutOf) =>
     iterations: Math.ceil(chunks * groupChannels / LANES) + Math.log2(LANES),
   };
   const dispatches = [...first, second];
-  const scratch = samples * chunks * channels * 2 * 4;
-  return [{ name: "chunks", scratch, dispatches }];
+  const bytes = samples * chunks * channels * 2 * 4;
+  return [{ name: "chunks", scratch: [bytes], dispatches }];
 };
 
 export const groupNormalize: Kernel<"groupNormalize"> = (node, profile, layoutOf) => {
@@ -221,7 +221,7 @@ export const groupNormalize: Kernel<"groupNormalize"> = (node, profile, layoutOf
       };
     },
   );
-  return [{ name: "columns", scratch: 0, dispatches }];
+  return [{ name: "columns", scratch: [], dispatches }];
 };
 
 /** How the lanes of a workgroup share rows: `lanes` have `rows` of them together. */
@@ -246,7 +246,7 @@ function byRows(
   const parts = splitRows(node.size / channels, channels, profile);
   const variantOf = (sharing: Sharing): Variant => {
     const dispatches = parts.map((rows) => dispatchOf(sharing, rows, parts.length === 1));
-    return { name: sharing.name, scratch: 0, dispatches };
+    return { name: sharing.name, scratch: [], dispatches };
   };
   const [first, ...rest] = sharings;
   return [variantOf(first), ...rest.map(variantOf)];

@@ -2,6 +2,7 @@
 
 import { show, sizeOf, stridesOf } from "../base/shape.ts";
 import {
+  type Binding,
   type Dispatch,
   type Kernel,
   type LayoutOf,
@@ -57,8 +58,8 @@ interface Stage {
   readonly fold: keyof typeof FOLDS;
   readonly kept: Axes;
   readonly reduced: Axes;
-  readonly from: { readonly source: number | "scratch"; readonly residence: Residence };
-  readonly to: "scratch" | "result";
+  readonly from: { readonly source: Binding["source"]; readonly residence: Residence };
+  readonly to: Binding["source"];
   readonly chunk: number;
 }
 
@@ -155,17 +156,17 @@ function reduction(
   const dispatches = chunks === 1
     ? [dispatchOf({ fold, kept, reduced, from, to: "result", chunk })]
     : [
-      dispatchOf({ fold, kept, reduced, from, to: "scratch", chunk }),
+      dispatchOf({ fold, kept, reduced, from, to: { scratch: 0 }, chunk }),
       dispatchOf({
         fold,
         kept: { sizes: [node.size], strides: [1] },
         reduced: { sizes: [chunks], strides: [node.size] },
-        from: { source: "scratch", residence: "buffer" },
+        from: { source: { scratch: 0 }, residence: "buffer" },
         to: "result",
         chunk: chunks,
       }),
     ];
-  const scratch = chunks === 1 ? 0 : chunks * node.size * 4;
+  const scratch = chunks === 1 ? [] : [chunks * node.size * 4];
   return [{ name: "chunks", scratch, dispatches }];
 }
 

@@ -162,7 +162,7 @@ Deno.test("divide is whole division near multiples of small and large divisors",
   const node = x(g, [4096]).neg();
   const variant: Variant = {
     name: "divide",
-    scratch: 0,
+    scratch: [],
     dispatches: [{
       shader: {
         source: countWrong,

@@ -10,9 +10,12 @@ import {
   MAX_ITERATIONS,
   paramBytes,
   shaderText,
+  type TexelFormat,
+  texelFormatOf,
   TEXTURE_WIDTH,
   type Variant,
 } from "../../lib/kernels/kernel.ts";
+import { encodeStage } from "../../lib/gpu/buffers.ts";
 import { pack } from "../../lib/kernels/weights.ts";
 import type { TestDevice } from "../gpu.ts";
 
@@ -54,9 +57,10 @@ function bytesOf(input: Tensor, values: Values, layoutOf: LayoutOf): Uint8Array<
 
 const pipelines = new WeakMap<GPUDevice, Map<string, GPUComputePipeline>>();
 
-function layoutEntry({ element, access, residence }: Binding, index: number) {
+function layoutEntry(binding: Binding, index: number) {
+  const { access, residence } = binding;
   const entry = { binding: index + 1, visibility: GPUShaderStage.COMPUTE };
-  const format = element === "vec4u" ? "rgba32uint" as const : "rgba32float" as const;
+  const format = texelFormatOf(binding);
   if (residence === "texture") {
     return { ...entry, storageTexture: { access: "read-only" as const, format } };
   }
@@ -126,7 +130,9 @@ export async function prepare(
   };
   const resultBytes = align(node.size * 4);
   const result = own(gpu.createBuffer({ size: resultBytes + 2 * GUARD, usage: GPU_BUFFER }));
-  const scratch = own(gpu.createBuffer({ size: align(variant.scratch) + 16, usage: GPU_BUFFER }));
+  const scratch = variant.scratch.map((bytes) =>
+    own(gpu.createBuffer({ size: align(bytes) + 16, usage: GPU_BUFFER }))
+  );
 
   const valuesOf = (input: Tensor) => {
     const found = values.get(input);
@@ -143,16 +149,17 @@ export async function prepare(
     return buffer;
   };
   const textures = new Map<Tensor, GPUTextureView>();
-  const textureOf = (input: Tensor, element: Binding["element"]) => {
+  const newTexture = (bytes: number, format: TexelFormat) => {
+    const height = Math.ceil(bytes / (16 * TEXTURE_WIDTH));
+    const usage = GPUTextureUsage.STORAGE_BINDING | GPUTextureUsage.COPY_DST;
+    return own(gpu.createTexture({ size: [TEXTURE_WIDTH, height], format, usage }));
+  };
+  const textureOf = (input: Tensor, binding: Binding) => {
     const known = textures.get(input);
     if (known) return known;
     const bytes = bytesOf(input, valuesOf(input), layoutOf);
-    const height = Math.ceil(bytes.byteLength / (16 * TEXTURE_WIDTH));
-    const texture = own(gpu.createTexture({
-      size: [TEXTURE_WIDTH, height],
-      format: element === "vec4u" ? "rgba32uint" : "rgba32float",
-      usage: GPUTextureUsage.STORAGE_BINDING | GPUTextureUsage.COPY_DST,
-    }));
+    const texture = newTexture(bytes.byteLength, texelFormatOf(binding));
+    const { height } = texture;
     const words = new Uint32Array(TEXTURE_WIDTH * height * 4).fill(PATTERN);
     new Uint8Array(words.buffer).set(bytes);
     const bytesPerRow = TEXTURE_WIDTH * 16;
@@ -162,15 +169,26 @@ export async function prepare(
     return view;
   };
 
-  const resource = ({ source, residence, element, window }: Binding): GPUBindingResource => {
+  const copies = new Map<number, { readonly texture: GPUTexture; readonly view: GPUTextureView }>();
+  const copyOf = (piece: number) => {
+    const texture = copies.get(piece)?.texture ?? newTexture(variant.scratch[piece], "rgba32float");
+    const copy = copies.get(piece) ?? { texture, view: texture.createView() };
+    copies.set(piece, copy);
+    return copy;
+  };
+  const resource = (binding: Binding): GPUBindingResource => {
+    const { source, residence, window } = binding;
     if (source === "result") {
       if (window) return { buffer: result, offset: GUARD + window.offset, size: window.size };
       // The guard behind the result is bound where it may be, so that a store past the end reaches it.
       const size = Math.min(resultBytes + GUARD, gpu.limits.maxStorageBufferBindingSize);
       return { buffer: result, offset: GUARD, size };
     }
-    if (source === "scratch") return { buffer: scratch, ...window };
-    if (residence === "texture") return textureOf(inputs[source], element);
+    if (typeof source === "object") {
+      if (residence === "texture") return copyOf(source.scratch).view;
+      return { buffer: scratch[source.scratch], ...window };
+    }
+    if (residence === "texture") return textureOf(inputs[source], binding);
     return { buffer: bufferOf(inputs[source]), ...window };
   };
   const steps = variant.dispatches.map((dispatch) => {
@@ -186,22 +204,31 @@ export async function prepare(
       entries.push({ binding: 0, resource: { buffer } });
     }
     const group = gpu.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
-    return { pipeline, group, grid: dispatch.grid };
+    const staged = dispatch.shader.bindings.flatMap(({ source, residence }) =>
+      typeof source === "object" && residence === "texture" ? [source.scratch] : []
+    );
+    return { pipeline, group, grid: dispatch.grid, staged };
   });
   const error = await gpu.popErrorScope();
   if (error) throw new Error(`${variant.name}: ${error.message}`);
 
   return {
     reset() {
-      for (const buffer of [result, scratch]) {
+      for (const buffer of [result, ...scratch]) {
         gpu.queue.writeBuffer(buffer, 0, new Uint32Array(buffer.size / 4).fill(PATTERN));
       }
     },
     submit(times) {
       const encoder = gpu.createCommandEncoder();
-      const pass = encoder.beginComputePass();
+      let pass = encoder.beginComputePass();
       for (let i = 0; i < times; i++) {
-        for (const { pipeline, group, grid } of steps) {
+        for (const { pipeline, group, grid, staged } of steps) {
+          if (staged.length > 0) pass.end();
+          for (const piece of staged) {
+            const bytes = variant.scratch[piece];
+            encodeStage(encoder, scratch[piece], copyOf(piece).texture, bytes);
+          }
+          if (staged.length > 0) pass = encoder.beginComputePass();
           pass.setPipeline(pipeline);
           pass.setBindGroup(0, group);
           pass.dispatchWorkgroups(...grid);
