@@ -10,15 +10,13 @@ export interface TestDevice {
   readonly check: () => void;
 }
 
-let opened: Promise<TestDevice> | undefined;
-
-async function open(): Promise<TestDevice> {
+async function open(requiredFeatures: GPUFeatureName[] = []): Promise<TestDevice> {
   // Without a Vulkan driver the default back end would fall back to OpenGL; this makes that an honest failure.
   if (Deno.build.os === "linux") Deno.env.set("DENO_WEBGPU_BACKEND", "vulkan");
   if (!Deno.env.has("XDG_RUNTIME_DIR")) Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
   const adapter = await navigator.gpu?.requestAdapter();
   assert.ok(adapter, "Tests need a WebGPU adapter; on Debian install mesa-vulkan-drivers");
-  const gpu = await adapter.requestDevice(); // asks for nothing: the minimum limits, no features
+  const gpu = await adapter.requestDevice({ requiredFeatures }); // the minimum limits
   const errors: string[] = [];
   gpu.addEventListener("uncapturederror", (event) => {
     errors.push(event instanceof GPUUncapturedErrorEvent ? event.error.message : event.type);
@@ -26,9 +24,18 @@ async function open(): Promise<TestDevice> {
   return { gpu, check: () => assert.deepEqual(errors, []) };
 }
 
-/** The shared device. Fails where there is no adapter: a green run never means that nothing ran. */
+let plain: Promise<TestDevice> | undefined;
+let withSubgroups: Promise<TestDevice | undefined> | undefined;
+
+/** The shared device, without features. Fails where there is no adapter: a green run never means that nothing ran. */
 export function testDevice(): Promise<TestDevice> {
-  return opened ??= open();
+  return plain ??= open();
+}
+
+/** The shared device with subgroups, `undefined` where the driver has none. */
+export async function subgroupDevice(): Promise<TestDevice | undefined> {
+  await testDevice();
+  return await (withSubgroups ??= open(["subgroups"]).catch(() => undefined));
 }
 
 /** What kernels are told of the device; `change` pretends another kind or smaller limits. */
@@ -40,6 +47,7 @@ export function profileOf({ gpu }: TestDevice, change: Partial<Profile>): Profil
     maxWorkgroupMemory: gpu.limits.maxComputeWorkgroupStorageSize,
     maxInvocations: gpu.limits.maxComputeInvocationsPerWorkgroup,
     f16: gpu.features.has("shader-f16"),
+    subgroups: gpu.features.has("subgroups"),
     ...change,
   };
 }

@@ -2,17 +2,22 @@
 // or an activation in rows [n, k] or columns [k, n]. a: rows of k / 4 vec4f. k comes in blocks of 4·PARTS.
 // An invocation owns TM rows × 4·TN columns in registers: four adjacent columns, TN times, 32 apart, so that the eight
 // lanes of a workgroup read a panel's block side by side. ROWS groups of rows share a workgroup, batches lie along z.
+// The workgroup's eight lanes want the same rows of a: SHARE = 8 lanes that are a subgroup read one row each and pass it on
+// (PASSED = 1); with SHARE = 1 each reads all (PASSED = 0). OWN = rows that a lane reads = TM / SHARE, rounded up.
 // Rows and columns past the end are computed from whatever a read out of bounds gives, and not stored.
 //
-// Ladder (GFLOP/s on llvmpipe, 4096×320×320): naive 4; tiles in workgroup memory with barriers 3–6; 8×8 registers from
-// buffers 18; panels and operands in textures, 16×8 registers 60.
+// Ladder (GFLOP/s on llvmpipe, two cores of a Zen 3, 1024×5120×640): tiles in workgroup memory with barriers 3–6; 8×8
+// registers from buffers 10; panels and operands in textures, 16×8 registers 34; rows read once and passed on 47.
 
 @compute @workgroup_size(8, ROWS)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) id: vec3u) {
   let row = (workgroup.y * ROWS + id.y) * TM;
   let group = workgroup.x * TN * 8u + id.x;
   let batch = workgroup.z;
-  let from_a = params.a_first + (batch * params.m + row) * params.blocks * PARTS;
+  var from_a: array<u32, OWN>;
+  /*unroll*/ for (var g = 0u; g < OWN; g++) {
+    from_a[g] = params.a_first + (batch * params.m + row + g * SHARE + id.x % SHARE) * params.blocks * PARTS;
+  }
   var from_w: array<u32, TN>;
   /*unroll*/ for (var j = 0u; j < TN; j++) {
     from_w[j] = params.w_first + columns_from(group + j * 8u, batch);
@@ -25,9 +30,18 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) i
         w[j][c] = block(from_w[j], k, c);
       }
     }
+    var own: array<array<vec4f, PARTS>, OWN>;
+    /*unroll*/ for (var g = 0u; g < OWN; g++) {
+      /*unroll*/ for (var p = 0u; p < PARTS; p++) {
+        own[g][p] = a_at(from_a[g] + k * PARTS + p);
+      }
+    }
     /*unroll*/ for (var i = 0u; i < TM; i++) {
       /*unroll*/ for (var p = 0u; p < PARTS; p++) {
-        let a = a_at(from_a + i * params.blocks * PARTS + k * PARTS + p);
+        var a = own[i / SHARE][p];
+        /*unroll*/ for (var s = 0u; s < PASSED; s++) {
+          a = subgroupBroadcast(a, i % SHARE);
+        }
         /*unroll*/ for (var j = 0u; j < TN; j++) {
           if (ACROSS) {
             sums[i][j] += a.x * w[j][0][p] + a.y * w[j][1][p] + a.z * w[j][2][p] + a.w * w[j][3][p];

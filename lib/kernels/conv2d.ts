@@ -22,6 +22,7 @@ import {
   productParts,
   productResidences,
   resultBinding,
+  sharing,
   tileFor,
 } from "./product.ts";
 import { packedBytes } from "./weights.ts";
@@ -138,7 +139,7 @@ function formOf(node: Conv, profile: Profile, panels: "panels16" | "panels32"): 
     return {
       name: "tiles",
       source: conv2dSource,
-      constants,
+      constants: { ...constants, ...sharing(tile.TM, profile) },
       functions,
       x: "vec4f",
       params: { tap_blocks: tapBlocks, blocks: kh * kw * tapBlocks },

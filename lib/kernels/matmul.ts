@@ -25,6 +25,7 @@ import {
   productResidences,
   READERS,
   resultBinding,
+  sharing,
   STORE,
   tileFor,
 } from "./product.ts";
@@ -202,7 +203,7 @@ export function tiledProduct(
   const blocks = k / (4 * parts);
   const form: Form = {
     source: matmulSource,
-    constants: { ...tile, PARTS: parts, ACROSS: across },
+    constants: { ...tile, ...sharing(tile.TM, profile), PARTS: parts, ACROSS: across },
     functions,
     type,
     elements: { a: "vec4f", w: element },

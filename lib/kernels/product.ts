@@ -116,6 +116,13 @@ export interface Tile {
   readonly ROWS: number;
 }
 
+/** How the eight lanes that want the same rows read them: all of them, or each its own, passed on to the others. */
+export function sharing(TM: number, { kind, subgroups }: Profile) {
+  const shared = kind === "software" && subgroups === true && TM > 1;
+  const SHARE = shared ? 8 : 1;
+  return { SHARE, OWN: Math.ceil(TM / SHARE), PASSED: shared ? 1 : 0 };
+}
+
 /**
  * The tile for a result of m rows and n columns. Software: the most arithmetic for each load (kernels.md); few rows
  * take small tiles, and one panel at a time where two would compute too many columns that are not there. Widths that do

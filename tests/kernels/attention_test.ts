@@ -3,7 +3,7 @@ import { interpret } from "../../lib/graph/interpret.ts";
 import { Graph, type Tensor } from "../../lib/graph/tensor.ts";
 import { attention } from "../../lib/kernels/attention.ts";
 import { lower } from "../../lib/kernels/lower.ts";
-import { profileOf, type TestDevice, testDevice } from "../gpu.ts";
+import { profileOf, subgroupDevice } from "../gpu.ts";
 import { assertClose, nmse } from "../tolerance.ts";
 import { type KernelCase, kernelTest, normals } from "./harness.ts";
 import { meaning } from "./meaning.ts";
@@ -50,18 +50,6 @@ kernelTest("attention", {
   },
 });
 
-/** A device with subgroups, or `undefined` where there is none. */
-async function subgroupDevice(): Promise<TestDevice | undefined> {
-  await testDevice(); // prepares the environment
-  const adapter = await navigator.gpu.requestAdapter();
-  try {
-    const gpu = await adapter?.requestDevice({ requiredFeatures: ["subgroups"] });
-    return gpu && { gpu, check: () => {} };
-  } catch {
-    return undefined; // requestDevice refuses what the driver lacks
-  }
-}
-
 const plain = () => ({ format: "rows32", residence: "buffer" }) as const;
 
 function randomValues(node: Tensor) {
@@ -95,7 +83,7 @@ Deno.test("attention by subgroups equals its meaning", async () => {
     prepared.submit(1);
     assertClose(await prepared.read(), expected, { reduction: sizes.d + sizes.s }, "subgroups");
   }
-  device.gpu.destroy();
+  device.check();
 });
 
 Deno.test("attention counts its rounds and stays below the limit for 65,536 keys", () => {

@@ -8,7 +8,7 @@ import type { OpName } from "../../lib/graph/ops.ts";
 import { Graph, type Tensor } from "../../lib/graph/tensor.ts";
 import type { Kernel, LayoutOf, NodeOf, Profile } from "../../lib/kernels/kernel.ts";
 import { layoutFor } from "../../lib/kernels/weights.ts";
-import { profileOf, testDevice } from "../gpu.ts";
+import { profileOf, subgroupDevice, testDevice } from "../gpu.ts";
 import { assertClose } from "../tolerance.ts";
 import { prepare, type Values, type ValuesOf, verifyVariant } from "./runner.ts";
 
@@ -97,21 +97,27 @@ function fillInputs(node: Tensor, test: KernelCase, fill: Fill, layoutOf: Layout
 }
 
 /**
- * Registers one test for each case: every variant × {software, GPU} profile × {f32, f16} weights × fill.
+ * Registers one test for each case: every variant × {software, software with subgroups, GPU} × {f32, f16} weights × fill.
  * Results start as NaN between guard zones; a second run must give the same bits.
  */
 export function kernelTest<K extends OpName>(op: K, declared: KernelTest<K>): void {
   for (const [name, test] of Object.entries(declared.cases)) {
     Deno.test(`${op} equals its meaning: ${name}`, async () => {
-      const device = await testDevice();
+      const [plain, withSubgroups] = [await testDevice(), await subgroupDevice()];
+      const targets = [
+        { device: plain, kind: "software" },
+        ...(withSubgroups ? [{ device: withSubgroups, kind: "software" } as const] : []),
+        { device: plain, kind: "gpu" },
+      ] as const;
       const node = test.build(new Graph());
       assert.ok(isNode(node, op), `the case builds ${node.op}`);
       const inputs: readonly Tensor[] = node.inputs;
       const hasWeights = inputs.some(({ op }) => op === "parameter");
       const reduction = declared.reduction(node);
       const expected = new Map<string, ArrayLike<number>>();
+      const seen = new Set<string>();
       let compared = 0;
-      for (const kind of ["software", "gpu"] as const) {
+      for (const { device, kind } of targets) {
         for (const dtype of hasWeights ? ["f32", "f16"] as const : ["f32"] as const) {
           const profile = profileOf(device, { kind, ...test.profile });
           const layoutOf: LayoutOf = (parameter) =>
@@ -122,6 +128,9 @@ export function kernelTest<K extends OpName>(op: K, declared: KernelTest<K>): vo
           test.expect?.(variants, profile);
           for (const variant of variants) {
             verifyVariant(node, variant, layoutOf);
+            const work = `${dtype} ${JSON.stringify(variant)}`;
+            if (seen.has(work)) continue; // subgroups change nothing here
+            seen.add(work);
             for (
               const fill of test.fills ?? ["ordinary", "zeros", "offset", "denormals"] as const
             ) {
@@ -145,7 +154,7 @@ export function kernelTest<K extends OpName>(op: K, declared: KernelTest<K>): vo
         }
       }
       assert.ok(compared > 0);
-      device.check();
+      for (const { device } of targets) device.check();
     });
   }
 }
