@@ -1,6 +1,9 @@
 // As attention.wgsl, for GPUs: the LANES queries of a workgroup share KEYS keys and values at a time in workgroup memory.
 //
-//   q, result: [samples, queries, heads, D4] of vec4f      k, v: [samples, keys, heads, D4] of vec4f
+//   q: [samples, queries, …] of vec4f     k, v: [samples, keys, …]     result: [samples, queries, heads, D4]
+//
+// A token of q has `q_pitch` vec4s; its heads [heads, D4] lie side by side from `q_first` on (less what a window skips,
+// modulo 2³²); likewise k and v. So q, k and v may be parts of one tensor.
 //
 // One invocation computes one query, which it holds in registers. All stay active to the end, because all load tiles;
 // those beyond the last query compute it once more.
@@ -14,15 +17,16 @@ var<workgroup> value_tile: array<vec4f, TILE>;
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let query = params.first_query + group.x * LANES + lane;
   let sample = params.first_sample + group.z;
-  let pitch = params.heads * D4;
-  let q_from = (sample * params.queries * params.heads + group.y) * D4
-    + min(query, params.end_query - 1u) * pitch;
-  let k_from = (sample * params.keys * params.heads + group.y) * D4 - params.k_shift;
+  let head = group.y * D4;
+  let row = sample * params.queries + min(query, params.end_query - 1u);
+  let q_from = params.q_first + row * params.q_pitch + head;
+  let k_from = params.k_first + sample * params.keys * params.k_pitch + head;
+  let v_from = params.v_first + sample * params.keys * params.v_pitch + head;
 
   var own: array<vec4f, D4>;
   var sums: array<vec4f, D4>;
   /*unroll*/ for (var i = 0u; i < D4; i++) {
-    own[i] = q_at(q_from + i - params.q_shift) * params.scale;
+    own[i] = q_at(q_from + i) * params.scale;
   }
   var largest = HIDDEN;
   var total = 0.0;
@@ -32,9 +36,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   for (var key = 0u; key < end; key += KEYS) {
     workgroupBarrier();
     for (var i = lane; i < TILE; i += LANES) {
-      let at = k_from + min(key + i / D4, params.keys - 1u) * pitch + i % D4;
-      key_tile[i] = k_at(at);
-      value_tile[i] = v_at(at);
+      let column = min(key + i / D4, params.keys - 1u);
+      key_tile[i] = k_at(k_from + column * params.k_pitch + i % D4);
+      value_tile[i] = v_at(v_from + column * params.v_pitch + i % D4);
     }
     workgroupBarrier();
     var weights: array<f32, KEYS>;
@@ -63,8 +67,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
   }
   if (query < params.end_query) {
+    let to = params.result_first + row * params.heads * D4 + head;
     /*unroll*/ for (var i = 0u; i < D4; i++) {
-      result[q_from + i - params.result_shift] = sums[i] * (1.0 / total);
+      result[to + i] = sums[i] * (1.0 / total);
     }
   }
 }

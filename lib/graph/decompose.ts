@@ -60,7 +60,9 @@ const MEANINGS: { readonly [K in OpName]: Meaning<K> | null } = {
     const enlarged = upsample === 1 ? x : x.upsample(upsample);
     return finished(node, enlarged.conv2d(weight, { stride, padding }));
   },
-  attention: ({ inputs: [q, k, v], attrs: { scale, causal }, graph }) => {
+  attention: (node) => {
+    const { graph, attrs: { scale, causal } } = node;
+    const [q, k, v] = attended(node);
     const [t, s] = [q.shape[1], k.shape[1]];
     const [queries, keys, values] = [q, k, v].map((x) => x.transpose([0, 2, 1, 3])); // [n, heads, ·, d]
     const scores = queries.matmul(keys, { transposeB: true }).mul(scale); // [n, heads, t, s]
@@ -108,6 +110,12 @@ const MEANINGS: { readonly [K in OpName]: Meaning<K> | null } = {
 
 function meaningOf<K extends OpName>(node: TensorOf<K>): Tensor | undefined {
   return MEANINGS[node.op]?.(node);
+}
+
+/** The operands of an attention [n, ·, heads, d], without the heads that it does not read. */
+export function attended({ inputs, attrs: { heads } }: TensorOf<"attention">): readonly Tensor[] {
+  if (!heads) return inputs;
+  return inputs.map((x, i) => x.slice(2, heads.first[i], heads.first[i] + heads.count));
 }
 
 /** Over the last axis; the largest is subtracted first, so that no exponential overflows. */

@@ -2,7 +2,7 @@
  * Three rules, no more, applied until they find nothing:
  * (a) elementwise chains become one `map`, and views that feed it become its strides;
  * (b) a `map` that follows a contraction or a norm becomes its epilogue;
- * (c) a view folds into its reader: upsampling into conv2d, a transposed factor into matmul.
+ * (c) a view folds into its reader: upsampling into conv2d, a transposed factor into matmul, a slice into attention.
  * A reshape stays a node: it costs nothing. Any other move that nobody takes becomes a `map` that copies.
  */
 
@@ -13,6 +13,7 @@ import {
   combined,
   type Form,
   nodeOf,
+  type Operand,
   reshaped,
   sliced,
   spread,
@@ -22,7 +23,15 @@ import {
 } from "./form.ts";
 import { reachable, readersOf, rebuild, rewrite } from "./rewrite.ts";
 import type { Tensor } from "./tensor.ts";
-import { broadcastView, canonicalView, isWhole, reshapeView, sameView, wholeView } from "./view.ts";
+import {
+  broadcastView,
+  canonicalView,
+  isWhole,
+  reshapeView,
+  sameView,
+  sliceView,
+  wholeView,
+} from "./view.ts";
 
 /** Tensors that a fused operator reads: with the result and a spare one, the 8 bindings that every device has. */
 const MAX_INPUTS = 6;
@@ -67,6 +76,7 @@ function fuseReaders(outputs: readonly Tensor[]): Rewritten {
       const transposeB = !node.attrs.transposeB;
       return graph.copy(node, [a, b.inputs[0], ...rest], { ...node.attrs, transposeB });
     }
+    if (node.op === "attention") return withSlices(node);
     if (node.op === "upsample" && !isConvolved(original)) {
       const [n, h, w, c] = node.inputs[0].shape;
       const { factor } = node.attrs;
@@ -76,6 +86,45 @@ function fuseReaders(outputs: readonly Tensor[]): Rewritten {
     }
     return node;
   });
+}
+
+/** Attention whose operands are some heads of wider tensors, read where they lie. */
+function withSlices(node: Of<"attention">): Tensor {
+  const found = node.inputs.map((x, i) => headsOf(x, node.attrs.heads?.first[i] ?? 0));
+  if (found.every(({ tensor }, i) => tensor === node.inputs[i])) return node;
+  const [q, k, v] = found.map(({ first }) => first);
+  const heads = { count: node.shape[2], first: [q, k, v] as const };
+  return node.graph.copy(node, found.map(({ tensor }) => tensor), { ...node.attrs, heads });
+}
+
+/**
+ * The tensor [n, t, more heads, d] of which `x` [n, t, heads, d] is a part, and the place in it of head `first` of x;
+ * x itself where the heads of a token do not lie side by side in whole heads.
+ */
+function headsOf(x: Tensor, first: number): { readonly tensor: Tensor; readonly first: number } {
+  const [n, t, heads, d] = x.shape;
+  const { tensor, view } = placeOf(x);
+  const width = tensor.size / (n * t); // of a token
+  const { offset } = view;
+  const within = canonicalView({ offset, strides: [t * width, width, d, 1] }, x.shape);
+  const isPart = width > heads * d && width % d === 0 && offset % d === 0 &&
+    offset + heads * d <= width && sameView(view, within);
+  if (!isPart) return { tensor: x, first };
+  return { tensor: tensor.reshape([n, t, width / d, d]), first: first + offset / d };
+}
+
+/** The tensor that slices and reshapes are views of, as far as strides can say it. */
+function placeOf(x: Tensor): Operand {
+  if (x.op === "slice") {
+    const { tensor, view } = placeOf(x.inputs[0]);
+    return { tensor, view: sliceView(view, x.attrs.begin, x.shape) };
+  }
+  if (x.op === "reshape") {
+    const { tensor, view } = placeOf(x.inputs[0]);
+    const reshaped = reshapeView(view, x.inputs[0].shape, x.shape);
+    if (reshaped) return { tensor, view: reshaped };
+  }
+  return { tensor: x, view: wholeView(x.shape) };
 }
 
 function swapsLastTwo(order: readonly number[]): boolean {

@@ -303,20 +303,23 @@ function attention(node: TensorOf<"attention">, { inputs }: Context): Float64Arr
   const [n, t, heads, d] = node.shape;
   const s = node.inputs[1].shape[1];
   const [q, k, v] = inputs;
-  const step = heads * d; // from one token to the next
+  const [qStep, kStep, vStep] = node.inputs.map(({ shape }) => shape[2] * d); // between tokens
+  const [qFirst, kFirst, vFirst] = node.attrs.heads?.first ?? [0, 0, 0];
   const row = new Float64Array(s);
   const out = new Float64Array(node.size);
   for (let image = 0; image < n; image++) {
     for (let head = 0; head < heads; head++) {
-      const from = image * s * step + head * d;
+      const keys = image * s * kStep + (kFirst + head) * d;
+      const values = image * s * vStep + (vFirst + head) * d;
       for (let i = 0; i < t; i++) {
-        const to = (image * t + i) * step + head * d;
+        const query = (image * t + i) * qStep + (qFirst + head) * d;
+        const to = ((image * t + i) * heads + head) * d;
         const seen = causal ? Math.min(i + 1, s) : s;
-        dots(q, to, k, from, step, d, seen, row, 0);
+        dots(q, query, k, keys, kStep, d, seen, row, 0);
         for (let j = 0; j < seen; j++) row[j] *= scale;
         softmaxRow(row, seen);
         for (let j = 0; j < seen; j++) {
-          for (let c = 0; c < d; c++) out[to + c] += row[j] * v[from + j * step + c];
+          for (let c = 0; c < d; c++) out[to + c] += row[j] * v[values + j * vStep + c];
         }
       }
     }

@@ -37,6 +37,12 @@ export interface View {
   readonly strides: readonly number[];
 }
 
+/** Which heads of its operands an attention reads: `count` of each, from head `first[i]` of operand i on. */
+export interface Heads {
+  readonly count: number;
+  readonly first: readonly [q: number, k: number, v: number];
+}
+
 /** Zero padding in pixels. */
 export interface Padding {
   readonly top: number;
@@ -97,10 +103,13 @@ export interface Ops<T> {
     inputs: readonly [x: T, weight: T, ...epilogue: T[]];
     attrs: { stride: number; padding: Padding; upsample: number; epilogue?: Epilogue };
   };
-  /** q [n, t, heads, d], k and v [n, s, heads, d] → [n, t, heads, d]; softmax(scale · q kᵀ) v. */
+  /**
+   * q [n, t, heads, d], k and v [n, s, heads, d] → [n, t, heads, d]; softmax(scale · q kᵀ) v. With `heads`,
+   * each operand may have more heads than are meant: one product gives q, k and v side by side.
+   */
   attention: {
     inputs: readonly [q: T, k: T, v: T];
-    attrs: { scale: number; causal: boolean };
+    attrs: { scale: number; causal: boolean; heads?: Heads };
   };
 
   // Norms.
@@ -262,17 +271,21 @@ export const RULES: { readonly [K in OpName]: Rule<K> } = {
     need(oh > 0 && ow > 0, () => `A convolution leaves nothing of ${show(x.shape)}`);
     return withOperands(f32([n, oh, ow, co]), operands);
   },
-  attention: ([q, k, v]) => {
-    const [n, , heads, d] = q.shape;
-    const fits = [k, v].every(({ shape }) =>
-      shape.length === 4 && shape[0] === n && shape[2] === heads && shape[3] === d &&
-      shape[1] === k.shape[1]
+  attention: ([q, k, v], { heads }) => {
+    const [n, t, all, d] = q.shape;
+    const { count, first } = heads ?? { count: all, first: [0, 0, 0] };
+    const fits = [q, k, v].every(({ shape }, i) =>
+      shape.length === 4 && shape[0] === n && shape[3] === d &&
+      (heads ? first[i] >= 0 && first[i] + count <= shape[2] : shape[2] === count) &&
+      (i === 0 || shape[1] === k.shape[1])
     );
-    need(
-      q.shape.length === 4 && fits,
-      () => `Attention of ${show(q.shape)}, ${show(k.shape)}, ${show(v.shape)} is not defined`,
-    );
-    return f32(q.shape);
+    need(fits, () => {
+      const part = heads ? ` with ${count} heads from ${show(first)} on` : "";
+      return `Attention of ${show(q.shape)}, ${show(k.shape)}, ${
+        show(v.shape)
+      }${part} is not defined`;
+    });
+    return f32([n, t, count, d]);
   },
 
   groupMoments: ([x], { groups }) => {

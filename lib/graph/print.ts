@@ -2,7 +2,7 @@
 
 import { show } from "../base/shape.ts";
 import type { Expression } from "./expression.ts";
-import type { Epilogue, Padding, View } from "./ops.ts";
+import type { Epilogue, Heads, Padding, View } from "./ops.ts";
 import { reachable } from "./rewrite.ts";
 import type { Tensor } from "./tensor.ts";
 
@@ -46,10 +46,15 @@ type Value =
   | boolean
   | Expression
   | Epilogue
+  | Heads
   | Padding
   | View
   | readonly number[]
   | readonly View[];
+
+/** Names and values of what is shown by its fields. */
+const fieldsOf = (value: Padding | Heads) =>
+  Object.entries<number | readonly number[]>({ ...value });
 
 /** Lists longer than this are shown by their ends. */
 const SHOWN = 8;
@@ -66,5 +71,5 @@ function text(value: Value): string {
   if ("strides" in value) return `${value.offset}+${show(value.strides)}`;
   if ("body" in value) return printExpression(value.body);
   if ("op" in value || "input" in value) return printExpression(value);
-  return `{${Object.entries(value).map(([side, n]) => `${side}: ${n}`).join(", ")}}`;
+  return `{${fieldsOf(value).map(([name, n]) => `${name}: ${text(n)}`).join(", ")}}`;
 }

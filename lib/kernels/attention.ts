@@ -10,9 +10,11 @@ import {
   MAX_ITERATIONS,
   type NodeOf,
   type Profile,
+  type Residence,
   residencesOf,
   splitRows,
   type Variant,
+  WINDOW_ALIGNMENT,
   windowOn,
 } from "./kernel.ts";
 import { WIDEST_HEAD } from "./lower.ts";
@@ -57,23 +59,26 @@ interface Part {
 
 /** Everything at once where the operands fit bindings, else blocks of queries of one sample. */
 function partsOf(
-  { inputs: [q, k] }: NodeOf<"attention">,
-  inBuffers: boolean,
+  node: NodeOf<"attention">,
+  residences: readonly Residence[],
   profile: Profile,
 ): Part[] {
-  const [n, t, heads, d] = q.shape;
-  const bytes = 4 * Math.max(q.size, inBuffers ? k.size : 0);
+  const [n, t] = node.shape;
+  const bound = node.inputs.filter((_, i) => residences[i] === "buffer"); // and the result
+  const bytes = 4 * Math.max(node.size, ...bound.map(({ size }) => size));
   if (bytes <= profile.maxBinding) return [{ sample: 0, samples: n, begin: 0, end: t }];
-  if (inBuffers && k.size / n * 4 + 256 > profile.maxBinding) {
+  const keys = 4 / n *
+    Math.max(0, ...node.inputs.slice(1).filter((x) => bound.includes(x)).map(({ size }) => size));
+  if (keys + WINDOW_ALIGNMENT > profile.maxBinding) {
     throw new RangeError(
-      `Attention over ${k.shape[1]} keys needs ${k.size / n * 4} bytes in one binding, ` +
+      `Attention over ${node.inputs[1].shape[1]} keys needs ${keys} bytes in one binding, ` +
         `but the device binds ${profile.maxBinding}`,
     );
   }
+  const widest = Math.max(node.size, residences[0] === "buffer" ? node.inputs[0].size : 0) / n / t;
   return Array.from(
     { length: n },
-    (_, sample) =>
-      splitRows(t, heads * d, profile).map((rows) => ({ sample, samples: 1, ...rows })),
+    (_, sample) => splitRows(t, widest, profile).map((rows) => ({ sample, samples: 1, ...rows })),
   ).flat();
 }
 
@@ -93,8 +98,7 @@ export const attention: Kernel<"attention"> = (node, profile, layoutOf) => {
   const [first, ...rest] = tilesFor(d / 4, profile);
   const residences = residencesOf(node, profile, layoutOf);
   const variantOf = (tile: Tile): Variant => {
-    const inBuffers = residences.some((residence) => residence === "buffer");
-    const dispatches = partsOf(node, inBuffers, profile).map((part) =>
+    const dispatches = partsOf(node, residences, profile).map((part) =>
       dispatchOf(node, tile, part, { residences, profile })
     );
     return { name: tile.name, scratch: [], dispatches };
@@ -104,7 +108,7 @@ export const attention: Kernel<"attention"> = (node, profile, layoutOf) => {
 
 /** Where and how operands are read. */
 interface Lying {
-  readonly residences: readonly ("buffer" | "texture")[];
+  readonly residences: readonly Residence[];
   readonly profile: Profile;
 }
 
@@ -114,24 +118,26 @@ function dispatchOf(
   { sample, samples, begin, end }: Part,
   { residences, profile }: Lying,
 ): Dispatch {
-  const [q, k] = node.inputs;
-  const [, t, heads, d] = q.shape;
-  const s = k.shape[1];
-  const width = heads * d;
+  const [, t, heads, d] = node.shape;
+  const s = node.inputs[1].shape[1];
   const d4 = d / 4;
-  /** The window on rows of every sample's `length` rows, and how many vec4s it skips. */
-  const part = (index: number | "result", length: number, from: number, to: number) => {
-    const whole = (index === "result" ? q : node.inputs[index]).size * 4 <= profile.maxBinding;
-    if (whole || (index !== "result" && residences[index] === "texture")) return { shift: 0 };
-    const firstRow = sample * length;
-    const { window } = windowOn((firstRow + from) * width, (firstRow + to) * width, 4);
-    return { window, shift: window.offset / 16 };
+  /** An operand's vec4s from one token to the next, where its heads begin, and the window on its tokens, if any. */
+  const part = (index: 0 | 1 | 2 | "result", from: number, to: number) => {
+    const x = index === "result" ? node : node.inputs[index];
+    const head = index === "result" ? 0 : node.attrs.heads?.first[index] ?? 0;
+    const [, length, all] = x.shape;
+    const lies = { pitch: all * d4, first: head * d4 };
+    const inTexture = index !== "result" && residences[index] === "texture";
+    if (inTexture || x.size * 4 <= profile.maxBinding) return lies;
+    const [first, last] = [from, to].map((token) => (sample * length + token) * all * d);
+    const { window } = windowOn(first, last, 4);
+    return { ...lies, first: lies.first - window.offset / 16, window };
   };
   const parts = {
-    q: part(0, t, begin, end),
-    k: part(1, s, 0, s),
-    v: part(2, s, 0, s),
-    result: part("result", t, begin, end),
+    q: part(0, begin, end),
+    k: part(1, 0, s),
+    v: part(2, 0, s),
+    result: part("result", begin, end),
   };
   const binding = (name: keyof typeof parts, index: number | "result"): Binding => ({
     name,
@@ -172,9 +178,13 @@ function dispatchOf(
         first_sample: sample,
         first_query: begin,
         end_query: end,
-        q_shift: parts.q.shift,
-        k_shift: parts.k.shift,
-        result_shift: parts.result.shift,
+        q_pitch: parts.q.pitch,
+        q_first: parts.q.first,
+        k_pitch: parts.k.pitch,
+        k_first: parts.k.first,
+        v_pitch: parts.v.pitch,
+        v_first: parts.v.first,
+        result_first: parts.result.first,
       },
       f32: { scale: node.attrs.scale },
     },

@@ -4,6 +4,7 @@
  * Heads that are not whole vec4s are padded with zeros, which change no score.
  */
 
+import { attended } from "../graph/decompose.ts";
 import { rebuild } from "../graph/rewrite.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import type { NodeOf } from "./kernel.ts";
@@ -29,15 +30,16 @@ function inRegisters(node: Tensor): Tensor {
 
 /** Attention with heads padded to a multiple of four channels. */
 function padded(node: NodeOf<"attention">): Tensor {
-  const { inputs: [q, k, v], attrs } = node;
+  const { scale, causal } = node.attrs;
   const d = node.shape[3];
-  const [wideQ, wideK, wideV] = [q, k, v].map((x) => x.pad([0, 0, 0, 0], [0, 0, 0, 4 - d % 4]));
-  return inRegisters(wideQ.attention(wideK, wideV, attrs)).slice(3, 0, d);
+  const [q, k, v] = attended(node).map((x) => x.pad([0, 0, 0, 0], [0, 0, 0, 4 - d % 4]));
+  return inRegisters(q.attention(k, v, { scale, causal })).slice(3, 0, d);
 }
 
 /** Attention [n, t, heads, d] as products over [n·heads, t, d]. */
 function inQueryBlocks(node: NodeOf<"attention">): Tensor {
-  const { graph, inputs: [q, k, v], attrs: { scale, causal } } = node;
+  const { graph, attrs: { scale, causal } } = node;
+  const [q, k, v] = attended(node);
   if (causal) {
     throw new RangeError(
       `Causal attention with heads of ${node.shape[3]} channels is not supported`,

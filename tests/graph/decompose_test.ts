@@ -15,6 +15,11 @@ const attentionOf = (g: Graph, causal: boolean) => {
 const FUSED: Readonly<Record<string, (g: Graph) => Tensor>> = {
   attention: (g) => attentionOf(g, false),
   "causal attention": (g) => attentionOf(g, true),
+  "attention of some heads": (g) => {
+    const [q, kv] = [g.input("q", [2, 4, 3, 5]), g.input("kv", [2, 3, 5, 5])];
+    const heads = { count: 2, first: [1, 0, 3] } as const;
+    return g.node("attention", [q, kv, kv], { scale: 0.5, causal: false, heads });
+  },
   softmax: (g) => g.input("x", [2, 3, 4]).softmax(),
   "group norm of pictures": (g) => {
     const [x, w, b] = [g.input("x", [2, 3, 2, 4]), g.input("w", [4]), g.input("b", [4])];

@@ -55,7 +55,10 @@ function summary(outputs: readonly Tensor[]): string[] {
       ? attrs.epilogue?.body
       : undefined;
     const text = body === undefined ? "" : ` ${printExpression(body)}`;
-    return `${op}(${inputs.map(name).join(", ")}) [${shape.join(", ")}]${text}`;
+    const heads = "heads" in attrs && attrs.heads
+      ? ` ${attrs.heads.count} heads from ${attrs.heads.first}`
+      : "";
+    return `${op}(${inputs.map(name).join(", ")}) [${shape.join(", ")}]${text}${heads}`;
   });
 }
 
@@ -201,6 +204,51 @@ const CASES: Readonly<Record<string, readonly [(b: Bench) => Tensor, string[]]>>
       "map(x) [2, 4, 2, 4, 2, 6] $0",
       "reshape(#0) [2, 8, 8, 6]",
       "softmax(#1) [2, 8, 8, 6]",
+    ],
+  ],
+  "slices of one product fold into attention": [
+    (b) => {
+      const all = b.linear(b.rows, 18);
+      const [q, k, v] = [0, 1, 2].map((i) => all.slice(2, 6 * i, 6 * i + 6).reshape([2, 5, 2, 3]));
+      return q.attention(k, v, { scale: 1, causal: false });
+    },
+    [
+      "matmul(rows, linear.weight, linear.bias) [2, 5, 18] add($0, $1)",
+      "reshape(#0) [2, 5, 6, 3]",
+      "attention(#1, #1, #1) [2, 5, 2, 3] 2 heads from 0,2,4",
+    ],
+  ],
+  "slices of heads and of stacks fold into attention; whole operands stay": [
+    (b) => {
+      const q = b.input("q", 2, 5, 4, 3).slice(2, 1, 3);
+      const kv = b.input("kv", 2, 4, 2, 2, 3);
+      const [k, v] = [1, 0].map((i) => kv.slice(2, i, i + 1).reshape([2, 4, 2, 3]));
+      const first = q.attention(k, v, { scale: 1, causal: false });
+      return first.add(q.attention(k, b.input("v", 2, 4, 6).reshape([2, 4, 2, 3]), {
+        scale: 1,
+        causal: false,
+      }));
+    },
+    [
+      "reshape(kv) [2, 4, 4, 3]",
+      "attention(q, #0, #0) [2, 5, 2, 3] 2 heads from 1,2,0",
+      "reshape(v) [2, 4, 2, 3]",
+      "attention(q, #0, #2) [2, 5, 2, 3] 2 heads from 1,2,0",
+      "map(#3, #1) [2, 5, 2, 3] add($0, $1)",
+    ],
+  ],
+  "slices that are not whole heads of each token are copied for attention": [
+    (b) => {
+      const x = b.input("x", 2, 6, 8);
+      const [tokens, halves] = [x.slice(1, 1, 3), x.slice(2, 2, 6)];
+      const q = tokens.reshape([2, 2, 2, 4]);
+      const k = halves.reshape([2, 6, 1, 4]).reshape([2, 3, 2, 4]);
+      return q.attention(k, k, { scale: 1, causal: false });
+    },
+    [
+      "map(x) [2, 2, 2, 4] $0",
+      "map(x) [2, 3, 2, 4] $0",
+      "attention(#0, #1, #1) [2, 2, 2, 4]",
     ],
   ],
   "a transposed factor": [

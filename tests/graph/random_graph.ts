@@ -223,9 +223,12 @@ const STEPS: Readonly<Record<Exclude<OpName, "parameter" | "input">, Step>> = {
     const [n, t, heads, d] = [dice.whole(1, 2), dice.whole(1, 3), dice.whole(1, 2), 2];
     const causal = dice.chance(0.5);
     const s = dice.whole(1, 3);
-    const [q, k, v] = [t, s, s].map((tokens) =>
-      w.input([n, tokens, heads * d]).mul(2).reshape([n, tokens, heads, d])
-    );
+    const c = heads * d;
+    const stacked = t === s ? w.input([n, t, 3 * c]).mul(2) : undefined; // q, k and v side by side
+    const [q, k, v] = [t, s, s].map((tokens, i) => {
+      const x = stacked?.slice(2, i * c, i * c + c) ?? w.input([n, tokens, c]).mul(2);
+      return x.reshape([n, tokens, heads, d]);
+    });
     return q.attention(k, v, { scale: 0.7, causal }).reshape([n, t, heads * d]);
   },
   groupMoments: (w) => w.picture().groupMoments(2),

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { assemble } from "../../lib/gpu/compile.ts";
 import { interpret } from "../../lib/graph/interpret.ts";
 import { Graph, type Tensor } from "../../lib/graph/tensor.ts";
 import { attention } from "../../lib/kernels/attention.ts";
@@ -9,6 +10,9 @@ import { type KernelCase, kernelTest, normals } from "./harness.ts";
 import { meaning } from "./meaning.ts";
 import { prepare } from "./runner.ts";
 
+/** How q, k and v lie: each alone, side by side in one tensor [q|k|v], or k and v so: [v|k]. */
+type Lying = "apart" | "stacked" | "keys and values";
+
 interface Sizes {
   readonly n?: number;
   readonly t: number;
@@ -16,12 +20,29 @@ interface Sizes {
   readonly heads?: number;
   readonly d: number;
   readonly causal?: boolean;
+  readonly lying?: Lying;
 }
 
-const attend = (g: Graph, { n = 1, t, s, heads = 2, d, causal = false }: Sizes): Tensor => {
-  const q = g.input("q", [n, t, heads, d]);
-  const [k, v] = [g.input("k", [n, s, heads, d]), g.input("v", [n, s, heads, d])];
-  return q.attention(k, v, { scale: 1 / Math.sqrt(d), causal });
+const attend = (
+  g: Graph,
+  { n = 1, t, s, heads = 2, d, causal = false, lying = "apart" }: Sizes,
+): Tensor => {
+  const options = { scale: 1 / Math.sqrt(d), causal };
+  const wide = (name: string, tokens: number, operands: number) =>
+    g.input(name, [n, tokens, operands * heads, d]);
+  const part = (first: readonly [number, number, number]) => ({
+    ...options,
+    heads: { count: heads, first },
+  });
+  if (lying === "stacked") {
+    const all = wide("qkv", t, 3);
+    return g.node("attention", [all, all, all], part([0, heads, 2 * heads]));
+  }
+  if (lying === "keys and values") {
+    const both = wide("kv", s, 2);
+    return g.node("attention", [wide("q", t, 1), both, both], part([0, heads, 0]));
+  }
+  return wide("q", t, 1).attention(wide("k", s, 1), wide("v", s, 1), options);
 };
 
 const sized = (sizes: Sizes): KernelCase => ({
@@ -42,6 +63,13 @@ kernelTest("attention", {
     "causal": sized({ n: 2, t: 77, s: 77, d: 8, causal: true }),
     "heads of 24": sized({ t: 24, s: 40, d: 24 }),
     "wide heads": sized({ t: 9, s: 11, heads: 1, d: 160 }),
+    "q, k and v in one tensor": sized({ n: 2, t: 37, s: 37, heads: 3, d: 8, lying: "stacked" }),
+    "k and v in one tensor": sized({ n: 2, t: 21, s: 13, d: 8, lying: "keys and values" }),
+    "one tensor cut into windows": {
+      ...sized({ n: 2, t: 60, s: 60, heads: 1, d: 8, lying: "stacked" }),
+      profile: { maxBinding: 6144 },
+      expect: ([{ dispatches }], { kind }) => assert.ok(kind !== "gpu" || dispatches.length >= 2),
+    },
     "cut into windows": {
       ...sized({ n: 2, t: 90, s: 30, d: 8 }),
       profile: { maxBinding: 4096 },
@@ -60,6 +88,10 @@ function randomValues(node: Tensor) {
   }));
 }
 
+/** Values by the names of their inputs. */
+const named = (values: ReadonlyMap<Tensor, Float32Array>) =>
+  Object.fromEntries([...values].map(([x, list]) => ["name" in x.attrs ? x.attrs.name : "", list]));
+
 Deno.test("attention by subgroups equals its meaning", async () => {
   const device = await subgroupDevice();
   if (device === undefined) return;
@@ -68,7 +100,8 @@ Deno.test("attention by subgroups equals its meaning", async () => {
       { t: 1, s: 1, d: 4 },
       { n: 2, t: 37, s: 77, heads: 3, d: 8 },
       { n: 2, t: 77, s: 77, d: 8, causal: true },
-    ]
+      { n: 2, t: 19, s: 19, heads: 3, d: 8, lying: "stacked" },
+    ] as const
   ) {
     const node = attend(new Graph(), sizes);
     assert.ok(node.op === "attention");
@@ -76,8 +109,7 @@ Deno.test("attention by subgroups equals its meaning", async () => {
     const [variant] = attention(node, profile, plain);
     assert.equal(variant.name, "subgroups");
     const values = randomValues(node);
-    const [q, k, v] = node.inputs.map((x) => values.get(x) ?? []);
-    const expected = interpret([node], { q, k, v }, { precision: "f64" })[0];
+    const expected = interpret([node], named(values), { precision: "f64" })[0];
     using prepared = await prepare(device, node, variant, values, plain);
     prepared.reset();
     prepared.submit(1);
@@ -111,17 +143,33 @@ Deno.test("lower replaces wide and odd heads by operators of the same meaning", 
       { n: 2, t: 6, s: 5, d: 6 },
       { t: 4, s: 5, heads: 1, d: 161 },
       { t: 5, s: 5, d: 3, causal: true },
-    ]
+      { n: 2, t: 5, s: 5, d: 6, lying: "stacked" },
+      { n: 2, t: 6, s: 7, heads: 1, d: 164, lying: "keys and values" },
+    ] as const
   ) {
     const node = attend(new Graph(), sizes);
     const [lowered] = lower([node]);
     assert.notEqual(lowered, node);
-    const inputs: readonly Tensor[] = node.inputs;
-    const values = Object.fromEntries(
-      [...randomValues(node)].map(([x, list]) => ["qkv"[inputs.indexOf(x)], list]),
-    );
+    const values = named(randomValues(node));
     const [expected] = interpret([node], values, { precision: "f64" });
     const [actual] = interpret([lowered], values, { precision: "f64" });
     assert.ok(nmse(actual, expected) < 1e-24, JSON.stringify(sizes));
   }
+});
+
+Deno.test("attention reads slices of one tensor where they lie, staged once", () => {
+  const g = new Graph();
+  const all = g.input("qkv", [2, 12, 3 * 16]);
+  const [q, k, v] = [0, 16, 32].map((at) => all.slice(2, at, at + 16).reshape([2, 12, 2, 8]));
+  const y = q.attention(k, v, { scale: 1, causal: false });
+  const profile = {
+    kind: "software",
+    maxBinding: 2 ** 27,
+    maxTextureSide: 8192,
+    maxWorkgroupMemory: 16384,
+    maxInvocations: 256,
+    f16: false,
+  } as const;
+  const { steps } = assemble(new Map([["y", y]]), profile, plain);
+  assert.deepEqual(steps.map(({ kind }) => kind), ["stage", "dispatch"]);
 });
