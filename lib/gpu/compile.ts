@@ -37,6 +37,8 @@ export type Step =
     readonly kind: "dispatch";
     readonly label: string;
     readonly dispatch: Dispatch;
+    /** The dispatch's WGSL; steps of one pipeline share the string. */
+    readonly code: string;
     /** Memory of each binding, and the bytes of it that hold the operand. */
     readonly operands: readonly { readonly source: Source; readonly bytes: number }[];
   }
@@ -69,7 +71,7 @@ export interface Assembly {
     readonly data: Float32Array<ArrayBuffer>;
   }[];
   readonly outputs: ReadonlyMap<string, Output>;
-  /** Distinct shaders. */
+  /** Number of distinct shaders. */
   readonly pipelines: number;
 }
 
@@ -163,7 +165,9 @@ class Assembler {
   readonly #lives: { bytes: number; kind: Life["kind"]; first: number; last: number }[] = [];
   readonly #valueOf = new Map<Tensor, number>();
   readonly #stagedOf = new Map<Tensor, number>();
-  readonly #shaders = new Set<string>();
+  /** Every shader's text, once. */
+  readonly #shaders = new Map<string, string>();
+  readonly #unrolled = new Map<string, string>();
 
   readonly #bound: ReadonlySet<string>;
   readonly #choice: Choice;
@@ -288,7 +292,7 @@ class Assembler {
       const { name, shader } = dispatch;
       const part = name === undefined ? label : `${label}: ${name}`;
       this.#assertBounded(dispatch, label);
-      this.#shaders.add(shaderText(dispatch));
+      const code = this.#textOf(dispatch);
       const operands = shader.bindings.map((binding) => {
         const operand = this.#operandOf(binding, node, result, scratch, part);
         this.#assertBindable(binding, operand.bytes, label);
@@ -297,11 +301,18 @@ class Assembler {
       const values = operands.flatMap(({ source }) =>
         source.kind === "value" ? [source.value] : []
       );
-      this.#emit({ kind: "dispatch", label: part, dispatch, operands }, values);
+      this.#emit({ kind: "dispatch", label: part, dispatch, code, operands }, values);
       for (const { source, access } of shader.bindings) {
         if (typeof source === "object" && access === "read_write") scratch.written(source.scratch);
       }
     }
+  }
+
+  #textOf(dispatch: Dispatch): string {
+    const text = shaderText(dispatch, this.#unrolled);
+    const code = this.#shaders.get(text) ?? text;
+    this.#shaders.set(code, code);
+    return code;
   }
 
   /** Memory behind a binding; pieces of scratch memory that are read from a texture are copied into one first. */

@@ -7,7 +7,7 @@ import { BYTES } from "../base/dtype.ts";
 import { MemoryError } from "../base/errors.ts";
 import { show, sizeOf } from "../base/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import { paramBytes, shaderText } from "../kernels/kernel.ts";
+import { paramBytes } from "../kernels/kernel.ts";
 import type { Choice } from "../kernels/table.ts";
 import {
   encodeStage,
@@ -203,14 +203,14 @@ async function command(
     const { label, bytes } = step;
     return { kind: "stage", label, from: from.buffer, to: to.texture, bytes };
   }
-  const { dispatch, label } = step;
+  const { dispatch, code, label } = step;
   const { bindings } = dispatch.shader;
   const size = paramBytes(dispatch.params).length;
   const hasParams = Object.keys({ ...dispatch.params.u32, ...dispatch.params.f32 }).length > 0;
   const visibility = GPUShaderStage.COMPUTE;
   const layout: GPUBindGroupLayoutEntry[] = bindings.map(layoutEntry);
   if (hasParams) layout.unshift({ binding: 0, visibility, buffer: { type: "uniform" } });
-  const pipeline = await device.pipeline(shaderText(dispatch), layout, label);
+  const pipeline = await device.pipeline(code, layout, label);
   const entries: GPUBindGroupEntry[] = bindings.map(({ window }, i) => {
     const { source, bytes } = step.operands[i];
     const resource = resourceOf(source);

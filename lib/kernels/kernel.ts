@@ -188,8 +188,14 @@ export function paramBytes({ u32, f32 = {} }: DispatchParams): Uint8Array<ArrayB
   return new Uint8Array(words.buffer);
 }
 
-/** The whole WGSL text of a dispatch: equal texts are one pipeline. */
-export function shaderText({ shader, params }: Dispatch): string {
+/**
+ * The whole WGSL text of a dispatch: equal texts are one pipeline. `unrolled` keeps bodies for later calls: hundreds of a
+ * model's dispatches share a few, and writing out a body's loops takes longer than everything else.
+ */
+export function shaderText(
+  { shader, params }: Dispatch,
+  unrolled: Map<string, string> = new Map(),
+): string {
   const constants = Object.entries(shader.constants).map(([name, value]) =>
     typeof value === "boolean" ? `const ${name} = ${value};` : `const ${name} = ${value}u;`
   );
@@ -198,13 +204,17 @@ export function shaderText({ shader, params }: Dispatch): string {
     `struct Params {\n${fields.join("\n")}\n}`,
     "@group(0) @binding(0) var<uniform> params: Params;",
   ];
+  const source = `${shader.functions ?? ""}\n${shader.source}`;
+  const key = `${JSON.stringify(shader.constants)}${source}`;
+  const body = unrolled.get(key) ?? unroll(source, shader.constants);
+  unrolled.set(key, body);
   return [
     `alias T = ${shader.type};`,
     ...constants,
     ...uniforms,
     ...shader.bindings.map(declaration),
     EXPRESSION_FUNCTIONS,
-    unroll(`${shader.functions ?? ""}\n${shader.source}`, shader.constants),
+    body,
   ].join("\n");
 }
 
