@@ -2,6 +2,7 @@
 
 import { show } from "../base/shape.ts";
 import conv2dSource from "../../wgsl/conv2d.wgsl" with { type: "text" };
+import narrowSource from "../../wgsl/conv2d_narrow.wgsl" with { type: "text" };
 import flatSource from "../../wgsl/conv2d_flat.wgsl" with { type: "text" };
 import {
   type Binding,
@@ -117,6 +118,9 @@ const TAKE = {
 }`,
 } as const;
 
+/** Up to so many output channels, lanes lie along the pixels. */
+const NARROW = 8;
+
 /** The shader: taps of whole blocks of channels, or the reduction as one list where channels do not fill blocks. */
 function formOf(node: Conv, profile: Profile, panels: "panels16" | "panels32"): Form {
   const [{ shape: [, , , ci] }, { shape: [, kh, kw] }] = node.inputs;
@@ -136,14 +140,32 @@ function formOf(node: Conv, profile: Profile, panels: "panels16" | "panels32"): 
   const constants = { ...tile, PARTS: parts, UPSAMPLE: upsample };
   if (ci % (4 * parts) === 0) {
     const tapBlocks = ci / (4 * parts);
+    const counts = { tap_blocks: tapBlocks, blocks: kh * kw * tapBlocks };
+    const iterations = kh * (1 + kw * (1 + tapBlocks));
+    if (co <= NARROW && profile.kind === "software" && profile.subgroups === true) {
+      const pixels = Math.max(1, Math.min(8, Math.ceil(node.size / co / 8)));
+      return {
+        name: "narrow",
+        source: narrowSource,
+        constants: { TM: pixels, PARTS: parts, UPSAMPLE: upsample },
+        functions,
+        type,
+        x: "vec4f",
+        w: element,
+        params: counts,
+        height: 8 * pixels,
+        columns: Math.ceil(co / 4),
+        iterations,
+      };
+    }
     return {
       name: "tiles",
       source: conv2dSource,
       constants: { ...constants, ...sharing(tile.TM, profile) },
       functions,
       x: "vec4f",
-      params: { tap_blocks: tapBlocks, blocks: kh * kw * tapBlocks },
-      iterations: kh * (1 + kw * (1 + tapBlocks)),
+      params: counts,
+      iterations,
       ...common,
     };
   }

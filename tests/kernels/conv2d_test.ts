@@ -66,6 +66,15 @@ kernelTest("conv2d", {
     },
     "3×3, stride 2": { build: conv({ x: [2, 9, 8, 8], co: 32, stride: 2 }) },
     "3×3, enlarged": { build: conv({ x: [2, 4, 5, 8], co: 32, upsample: 2 }) },
+    "3×3, to three channels": { build: conv({ x: [2, 9, 10, 16], co: 3 }) },
+    "3×3, to eight channels, cut and enlarged": tight(
+      { x: [1, 9, 10, 8], co: 8, upsample: 2, operands: [[8], [1, 18, 20, 8], [8]], body: sum },
+      4096,
+      3,
+    ),
+    "3×3, to four channels of one pixel, stride 2": {
+      build: conv({ x: [1, 1, 2, 8], co: 4, stride: 2 }),
+    },
     "1×1": { build: conv({ x: [2, 5, 5, 24], co: 40, kernel: [1, 1], padding: around(0) }) },
     "1×1, padded": { build: conv({ x: [1, 4, 4, 8], co: 32, kernel: [1, 1] }) },
     "2×5": { build: conv({ x: [1, 6, 7, 8], co: 32, kernel: [2, 5] }) },
