@@ -15,6 +15,7 @@
 export { DeviceError, FileError, FormatError, MemoryError, UsageError } from "./lib/base/errors.ts";
 export { openDevice } from "./lib/gpu/device.ts";
 export type { Device, DeviceOptions } from "./lib/gpu/device.ts";
+export { tunedTable } from "./lib/engine/tuning.ts";
 export { loadFirstStage, loadModel } from "./lib/engine/load.ts";
 export type { FloatPicture, Latents, LoadOptions, Model, Tiling } from "./lib/engine/model.ts";
 export { textToImage } from "./lib/pipelines/text_to_image.ts";

@@ -2,6 +2,7 @@
 
 import { UsageError } from "../base/errors.ts";
 import type { LoadOptions } from "../engine/model.ts";
+import { tunedTable } from "../engine/tuning.ts";
 import { type Device, openDevice } from "../gpu/device.ts";
 import type { ModelOptions } from "./options.ts";
 import { duration, fileSize, type Progress } from "./progress.ts";
@@ -44,10 +45,11 @@ export async function withLoaded<T extends Loaded & (Disposable | AsyncDisposabl
   work: (model: T) => Promise<void>,
 ): Promise<void> {
   const start = performance.now();
-  const { memoryBudget, dtype, vae, taesd } = options;
-  await using device = await openDevice(
-    memoryBudget === undefined ? {} : { memoryBudget: memoryBudget * 2 ** 20 },
-  );
+  const { memoryBudget, dtype, vae, taesd, tuned } = options;
+  await using device = await openDevice({
+    ...(memoryBudget !== undefined && { memoryBudget: memoryBudget * 2 ** 20 }),
+    ...(tuned && { table: tunedTable((message) => progress.warn(message)) }),
+  });
   progress.detail(`device: ${device.name}`);
   const opened = performance.now();
   let bytes = 0;

@@ -8,6 +8,7 @@ import { doctor } from "./doctor.ts";
 import { encode } from "./encode.ts";
 import { inspect } from "./inspect.ts";
 import { printJson, printLine, writeStderr } from "./terminal.ts";
+import { tune } from "./tune.ts";
 import { txt2img } from "./txt2img.ts";
 
 /** A word that may come first on the command line. */
@@ -23,6 +24,7 @@ const COMMANDS: Readonly<Record<string, Subcommand>> = {
   decode: { summary: "latents to a picture", run: decode },
   inspect: { summary: "what a checkpoint or a picture holds", run: inspect },
   doctor: { summary: "what this device can do, and whether it computes correctly", run: doctor },
+  tune: { summary: "the fastest kernels on this device, for --tuned", run: tune },
 };
 
 /** Commands that are planned. Taken as prompts they would waste somebody's time. */

@@ -21,6 +21,7 @@ export interface ModelOptions extends ReportOptions {
   /** MiB. */
   readonly memoryBudget?: number;
   readonly dtype?: "f16" | "f32";
+  readonly tuned?: true;
 }
 
 export interface SaveOptions {
@@ -76,7 +77,8 @@ export function addModelOptions(command: Command): Command {
       "--dtype <type>",
       "f16 or f32: weights and arithmetic",
       choice("--dtype", ["f16", "f32"]),
-    );
+    )
+    .option("--tuned", "kernels as `ldm tune` chose them for this device");
 }
 
 export function addSaveOptions(command: Command, usual: string): Command {

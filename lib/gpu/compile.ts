@@ -8,6 +8,7 @@ import { BYTES, type DType } from "../base/dtype.ts";
 import { MemoryError } from "../base/errors.ts";
 import { type Shape, show } from "../base/shape.ts";
 import { fuse } from "../graph/fuse.ts";
+import { reachable } from "../graph/rewrite.ts";
 import { simplify } from "../graph/simplify.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import {
@@ -90,27 +91,13 @@ function bytesOf(tensor: Tensor): number {
   return Math.ceil(tensor.size * BYTES[tensor.dtype] / 16) * 16;
 }
 
-/** Nodes that the outputs need, oldest first. */
-function reachable(outputs: readonly Tensor[]): Tensor[] {
-  const seen = new Set<Tensor>();
-  const stack = [...outputs];
-  for (let node = stack.pop(); node; node = stack.pop()) {
-    if (seen.has(node)) continue;
-    seen.add(node);
-    stack.push(...node.inputs);
-  }
-  return [...seen].sort((a, b) => a.id - b.id);
-}
-
-/** Applies `lower` until every node has a kernel. */
-function lowered(
-  outputs: ReadonlyMap<string, Tensor>,
+/** The passes before kernels are chosen: what is left are operators that kernels compute. */
+export function optimise(
+  outputs: readonly Tensor[],
   profile: Profile,
   choice: Choice,
-): ReadonlyMap<string, Tensor> {
-  const names = [...outputs.keys()];
-  const results = lower([...outputs.values()], profile, choice);
-  return new Map(names.map((name, i) => [name, results[i]]));
+): readonly Tensor[] {
+  return lower(fuse(simplify(outputs)), profile, choice);
 }
 
 /**
@@ -125,8 +112,8 @@ export function assemble(
   choice: Choice = choiceOf(profile),
 ): Assembly {
   const names = [...wanted.keys()];
-  const optimised = fuse(simplify([...wanted.values()]));
-  const outputs = lowered(new Map(names.map((name, i) => [name, optimised[i]])), profile, choice);
+  const optimised = optimise([...wanted.values()], profile, choice);
+  const outputs = new Map(names.map((name, i) => [name, optimised[i]]));
   return new Assembler(profile, layoutOfName, bound, choice).assemble(outputs);
 }
 

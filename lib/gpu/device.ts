@@ -65,7 +65,7 @@ export async function requestAdapter(): Promise<GPUAdapter> {
 }
 
 /** Which adapter this is. */
-export function identityOf({ info }: GPUAdapter): Adapter {
+function identityOf({ info }: GPUAdapter): Adapter {
   const { vendor, device, architecture, description } = info;
   const ids = [vendor, device, architecture].filter((id) => id !== "").join(":");
   return { name: description || vendor, driver: `${ids}, Deno ${Deno.version.deno}` };
@@ -125,8 +125,7 @@ export interface MemoryUse {
 /** An open device. Dispose of it to free everything on it. */
 export class Device implements AsyncDisposable {
   readonly gpu: GPUDevice;
-  /** The adapter's own name, e.g. "llvmpipe (LLVM 15.0.6, 256 bits)". */
-  readonly name: string;
+  readonly adapter: Adapter;
   readonly profile: Profile;
   /** Ceiling of allocations in bytes; Infinity where none was set. */
   readonly budget: number;
@@ -146,7 +145,7 @@ export class Device implements AsyncDisposable {
     table?: Table,
   ) {
     this.gpu = gpu;
-    this.name = identityOf(adapter).name;
+    this.adapter = identityOf(adapter);
     this.budget = memoryBudget ?? Infinity;
     this.profile = {
       kind: kind ?? (isSoftware(adapter) ? "software" : "gpu"),
@@ -193,6 +192,11 @@ export class Device implements AsyncDisposable {
   async hear(): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve));
     this.check();
+  }
+
+  /** The adapter's own name, e.g. "llvmpipe (LLVM 15.0.6, 256 bits)". */
+  get name(): string {
+    return this.adapter.name;
   }
 
   get memory(): MemoryUse {

@@ -307,7 +307,7 @@ export class Program implements Disposable {
     const device = this.#device;
     device.check();
     if (this.#disposed) throw new TypeError("A disposed program cannot run");
-    this.#feed(inputs);
+    this.feed(inputs);
     this.#submit(this.#commands);
     const outputs = [...this.#assembly.outputs].map(([name, { value, shape, dtype }]) => ({
       name,
@@ -339,8 +339,25 @@ export class Program implements Disposable {
     return slot.buffer;
   }
 
-  /** Host inputs are written, device inputs copied, before the steps. */
-  #feed(inputs: Readonly<Record<string, HostArray | DeviceRange>>): void {
+  /**
+   * Wall-clock milliseconds of running all steps `times` times over, with the inputs that were fed last; without copies
+   * into textures where `copies` is false, as these are shared by readers. Results are not read. For tuning and benchmarks.
+   */
+  async time(times: number, { copies = true }: { readonly copies?: boolean } = {}) {
+    const commands = copies
+      ? this.#commands
+      : this.#commands.filter(({ kind }) => kind === "dispatch");
+    const start = performance.now();
+    for (let i = 0; i < times; i++) this.#submit(commands);
+    await this.#device.finish();
+    return performance.now() - start;
+  }
+
+  /**
+   * Takes inputs without running: those from the host are written, those on the device copied.
+   * Throws `RangeError` on a missing or misshapen input.
+   */
+  feed(inputs: Readonly<Record<string, HostArray | DeviceRange>>): void {
     const { gpu } = this.#device;
     const encoder = gpu.createCommandEncoder();
     for (const [name, { value, shape, dtype }] of this.#assembly.inputs) {

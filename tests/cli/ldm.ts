@@ -26,10 +26,14 @@ export async function ldm(args: readonly string[], options: LdmOptions = {}): Pr
 }
 
 /** Starts `ldm`; its stdout can be read while it works. */
-export function start(args: readonly string[], cwd: string): Deno.ChildProcess {
+export function start(
+  args: readonly string[],
+  cwd: string,
+  env: Readonly<Record<string, string>> = {},
+): Deno.ChildProcess {
   const all = ["run", "-A", CLI, ...args];
   const streams = { stdin: "null", stdout: "piped", stderr: "null" } as const;
-  return new Deno.Command(Deno.execPath(), { args: all, cwd, ...streams }).spawn();
+  return new Deno.Command(Deno.execPath(), { args: all, cwd, env, ...streams }).spawn();
 }
 
 /** Runs a bash script in which `ldm` is a function. */

@@ -1,0 +1,40 @@
+/** The text of every shader: what a tuned table was measured with. */
+
+import attention from "../../wgsl/attention.wgsl" with { type: "text" };
+import attentionSubgroups from "../../wgsl/attention_subgroups.wgsl" with { type: "text" };
+import attentionTiles from "../../wgsl/attention_tiles.wgsl" with { type: "text" };
+import combineMoments from "../../wgsl/combine_moments.wgsl" with { type: "text" };
+import conv2d from "../../wgsl/conv2d.wgsl" with { type: "text" };
+import conv2dFlat from "../../wgsl/conv2d_flat.wgsl" with { type: "text" };
+import conv2dNarrow from "../../wgsl/conv2d_narrow.wgsl" with { type: "text" };
+import divide from "../../wgsl/divide.wgsl" with { type: "text" };
+import gather from "../../wgsl/gather.wgsl" with { type: "text" };
+import groupMoments from "../../wgsl/group_moments.wgsl" with { type: "text" };
+import groupNormalize from "../../wgsl/group_normalize.wgsl" with { type: "text" };
+import layerNorm from "../../wgsl/layer_norm.wgsl" with { type: "text" };
+import map from "../../wgsl/map.wgsl" with { type: "text" };
+import matmul from "../../wgsl/matmul.wgsl" with { type: "text" };
+import matmulRows from "../../wgsl/matmul_rows.wgsl" with { type: "text" };
+import reduce from "../../wgsl/reduce.wgsl" with { type: "text" };
+import softmax from "../../wgsl/softmax.wgsl" with { type: "text" };
+
+/** Every file of wgsl/, in the order of their names. */
+export const SOURCES: readonly string[] = [
+  attention,
+  attentionSubgroups,
+  attentionTiles,
+  combineMoments,
+  conv2d,
+  conv2dFlat,
+  conv2dNarrow,
+  divide,
+  gather,
+  groupMoments,
+  groupNormalize,
+  layerNorm,
+  map,
+  matmul,
+  matmulRows,
+  reduce,
+  softmax,
+];
