@@ -63,8 +63,10 @@ export interface TensorEntry {
  * 1 MB.
  */
 const HEADER_LIMIT = 100_000_000;
-/** Bytes asked of the operating system at once. */
-const PIECE = 16 << 20;
+/** Bytes asked of the operating system at once: each piece waits for the event loop, which others may block. */
+const PIECE = 128 << 20;
+/** Reads of fewer bytes are over before another thread would have begun. */
+const SMALL = 256 << 10;
 
 /**
  * An open safetensors file. Holds the header only; every read allocates one tensor (or fills the
@@ -76,11 +78,16 @@ export class SafetensorsFile implements Disposable {
   /** In the order of their bytes in the file. */
   readonly tensors: ReadonlyMap<string, TensorEntry>;
   readonly #file: Deno.FsFile;
+  /** When the file was last written, and its size, when its header was read. */
+  readonly #stamp: string;
+  /** The last read that was asked for: reads take turns, since they share the file's position. */
+  #turn: Promise<unknown> = Promise.resolve();
   #closed = false;
 
-  private constructor(path: string, file: Deno.FsFile, header: Header) {
+  private constructor(path: string, file: Deno.FsFile, header: Header, stamp: string) {
     this.path = path;
     this.#file = file;
+    this.#stamp = stamp;
     this.metadata = header.metadata;
     this.tensors = header.tensors;
   }
@@ -98,7 +105,7 @@ export class SafetensorsFile implements Disposable {
       if (!info.isFile) throw bad(path, "it is not a regular file, a .safetensors file was needed");
       file = await Deno.open(path);
       const header = readHeader(path, file, info.size);
-      const opened = new SafetensorsFile(path, file, header);
+      const opened = new SafetensorsFile(path, file, header, stampOf(file.statSync()));
       file = undefined;
       return opened;
     } catch (error) {
@@ -124,8 +131,10 @@ export class SafetensorsFile implements Disposable {
     return this.readRange(name, 0, end - start, into);
   }
 
-  /** Bytes `from` ≤ i < `to` of one tensor, counted from its first; as {@link read}. */
-  // deno-lint-ignore require-await -- asynchronous to its callers, so that it may become so inside
+  /**
+   * Bytes `from` ≤ i < `to` of one tensor, counted from its first; as {@link read}. The reading goes on while the caller
+   * computes. Throws `FormatError` when the file was changed since it was opened.
+   */
   async readRange(
     name: string,
     from: number,
@@ -140,7 +149,9 @@ export class SafetensorsFile implements Disposable {
     }
     const length = to - from;
     const out = into && into.length >= length ? into.subarray(0, length) : new Uint8Array(length);
-    this.#fill(out, start + from, name);
+    const reading = this.#turn.then(() => this.#fill(out, start + from, name));
+    this.#turn = reading.catch(() => {});
+    await reading;
     return out;
   }
 
@@ -161,11 +172,12 @@ export class SafetensorsFile implements Disposable {
     this.close();
   }
 
-  /** Synchronous, so that the file's one position cannot move between seek and read. */
-  #fill(out: Uint8Array, position: number, name: string): void {
+  async #fill(out: Uint8Array, position: number, name: string): Promise<void> {
     if (this.#closed) throw new FormatError(`Cannot read "${name}": "${this.path}" is closed`);
     try {
-      const got = readAt(this.#file, out, position);
+      const got = out.length < SMALL
+        ? readAt(this.#file, out, position)
+        : await readWhileOthersWork(this.#file, out, position);
       if (got < out.length) {
         throw bad(
           this.path,
@@ -173,10 +185,23 @@ export class SafetensorsFile implements Disposable {
             `the file was changed while it was open`,
         );
       }
+      if (stampOf(this.#file.statSync()) !== this.#stamp) {
+        throw bad(
+          this.path,
+          `it was changed while it was open, before "${name}" was read; ${TWICE}`,
+        );
+      }
     } catch (error) {
       throw fileError("read", this.path, error);
     }
   }
+}
+
+const TWICE = "start again with the file as it is now";
+
+/** What tells that a file was written to. */
+function stampOf({ mtime, size }: Deno.FileInfo): string {
+  return `${mtime?.getTime()} ${size}`;
 }
 
 /**
@@ -208,6 +233,22 @@ const WIDEN: Readonly<Partial<Record<FileDType, Widen>>> = {
 function bad(path: string, what: string): FormatError {
   const line = what.replace(/[\x00-\x1f\x7f]/g, (c) => JSON.stringify(c).slice(1, -1));
   return new FormatError(`Cannot read "${path}": ${line}`);
+}
+
+/** As `readAt`, on another thread. */
+async function readWhileOthersWork(
+  file: Deno.FsFile,
+  out: Uint8Array,
+  position: number,
+): Promise<number> {
+  file.seekSync(position, Deno.SeekMode.Start);
+  let got = 0;
+  while (got < out.length) {
+    const n = await file.read(out.subarray(got, got + PIECE));
+    if (n === null) break;
+    got += n;
+  }
+  return got;
 }
 
 /** Reads until `out` is full or the file ends; returns how many bytes came. */

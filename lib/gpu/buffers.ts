@@ -10,7 +10,7 @@ import {
   texelFormatOf,
   TEXTURE_WIDTH,
 } from "../kernels/kernel.ts";
-import { layoutFor, pack, type WeightSource } from "../kernels/weights.ts";
+import { layoutFor, pack, packedBytes, type WeightSource } from "../kernels/weights.ts";
 import type { Device } from "./device.ts";
 
 /** Memory that holds one tensor at a time. */
@@ -39,7 +39,7 @@ export function textureRows(bytes: number): number {
 /** A buffer that kernels may read and write. Its size is a multiple of 16. */
 export function storageBuffer(device: Device, bytes: number, label: string): GPUBuffer {
   const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
-  return device.createBuffer(Math.ceil(Math.max(bytes, 16) / 16) * 16, usage, label);
+  return device.createBuffer(bufferBytes(bytes), usage, label);
 }
 
 /** A texture of at least this many bytes. */
@@ -55,6 +55,24 @@ export function storageTexture(
 
 export function release(device: Device, resource: Resource): void {
   device.release(resource.kind === "buffer" ? resource.buffer : resource.texture);
+}
+
+/** Where a weight will lie, and the bytes that it takes there. */
+export interface PlannedParameter {
+  readonly layout: Layout;
+  readonly bytes: number;
+}
+
+/** What `storeWeight` will allocate for a weight, known from its shape alone. */
+export function planWeight(
+  { profile }: Pick<Device, "profile">,
+  { role, shape }: { readonly role: Role; readonly shape: Shape },
+  dtype: "f16" | "f32",
+): PlannedParameter {
+  const layout = layoutFor(role, shape, dtype, profile);
+  const packed = packedBytes(shape, layout);
+  const bytes = layout.residence === "buffer" ? bufferBytes(packed) : textureRows(packed) * ROW;
+  return { layout, bytes };
 }
 
 export { WeightError, type WeightSource } from "../kernels/weights.ts";

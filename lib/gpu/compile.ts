@@ -6,7 +6,7 @@
 
 import { BYTES, type DType } from "../base/dtype.ts";
 import { MemoryError } from "../base/errors.ts";
-import { type Shape, show } from "../base/shape.ts";
+import { type Shape, show, sizeOf } from "../base/shape.ts";
 import { fuse } from "../graph/fuse.ts";
 import { reachable } from "../graph/rewrite.ts";
 import { simplify } from "../graph/simplify.ts";
@@ -17,6 +17,7 @@ import {
   type Layout,
   MAX_GROUPS,
   MAX_ITERATIONS,
+  paramBytes,
   type Profile,
   shaderText,
   TEXTURE_WIDTH,
@@ -74,6 +75,39 @@ export interface Assembly {
   readonly outputs: ReadonlyMap<string, Output>;
   /** Number of distinct shaders. */
   readonly pipelines: number;
+}
+
+/** Size of a buffer for so many bytes: whole vec4s, at least one. */
+export function bufferBytes(bytes: number): number {
+  return Math.ceil(Math.max(bytes, 16) / 16) * 16;
+}
+
+/** Uniform blocks start at multiples of this. */
+export const UNIFORM_ALIGNMENT = 256;
+
+/** Bytes of the uniform buffer with every dispatch's parameters. */
+function uniformBytes(steps: readonly Step[]): number {
+  const sizes = steps.map((step) =>
+    step.kind === "dispatch" ? paramBytes(step.dispatch.params).length : 0
+  );
+  const blocks = sizes.map((size) => Math.ceil(size / UNIFORM_ALIGNMENT) * UNIFORM_ALIGNMENT);
+  return Math.max(UNIFORM_ALIGNMENT, blocks.reduce((sum, size) => sum + size, 0));
+}
+
+/**
+ * The most bytes that a program of this assembly has allocated, weights aside: slots and uniforms, which it keeps, and
+ * copies of the outputs that a run hands to the host, all of them where `returned` does not name them.
+ */
+export function peakOf(
+  { plan, steps, outputs }: Assembly,
+  returned: readonly string[] = [...outputs.keys()],
+): { readonly kept: number; readonly peak: number } {
+  const kept = plan.bytes + uniformBytes(steps);
+  const copies = returned.map((name) => {
+    const output = outputs.get(name);
+    return output ? Math.ceil(sizeOf(output.shape) * BYTES[output.dtype] / 4) * 4 : 0;
+  });
+  return { kept, peak: copies.reduce((sum, bytes) => sum + bytes, kept) };
 }
 
 /** Asks where a weight lies. Throws where there is none of this name. */
@@ -212,9 +246,10 @@ class Assembler {
     };
   }
 
-  /** A new value, alive from the next step on. */
-  #life(bytes: number, kind: Life["kind"]): number {
+  /** A new value, alive from the next step on. Buffers are as large as they will be allocated. */
+  #life(least: number, kind: Life["kind"]): number {
     const step = this.#steps.length;
+    const bytes = kind === "buffer" ? bufferBytes(least) : least;
     this.#lives.push({ bytes, kind, first: step, last: step });
     return this.#lives.length - 1;
   }

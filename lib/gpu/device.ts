@@ -258,6 +258,10 @@ export class Device implements AsyncDisposable {
     resource.destroy();
   }
 
+  hasPipeline(code: string): boolean {
+    return this.#pipelines.has(code);
+  }
+
   /** The pipeline of this WGSL text; compiled once. Throws `DeviceError` naming the step where it does not compile. */
   async pipeline(
     code: string,

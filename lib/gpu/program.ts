@@ -7,7 +7,7 @@ import { BYTES } from "../base/dtype.ts";
 import { MemoryError } from "../base/errors.ts";
 import { show, sizeOf } from "../base/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import { paramBytes } from "../kernels/kernel.ts";
+import { type Dispatch, paramBytes } from "../kernels/kernel.ts";
 import type { Choice } from "../kernels/table.ts";
 import {
   encodeStage,
@@ -19,7 +19,7 @@ import {
   storageBuffer,
   storageTexture,
 } from "./buffers.ts";
-import { assemble, type Assembly, type Source, type Step } from "./compile.ts";
+import { assemble, type Assembly, type Source, type Step, UNIFORM_ALIGNMENT } from "./compile.ts";
 import { type Device, mib } from "./device.ts";
 
 /** What the GPU does, in order. Nothing else happens. */
@@ -66,8 +66,6 @@ export interface CompileOptions {
   readonly label?: string;
 }
 
-/** Uniform blocks start at multiples of this. */
-const UNIFORM_ALIGNMENT = 256;
 /** Commands of one submit: long submits look like a hang to some drivers' watchdogs. */
 const COMMANDS_PER_SUBMIT = 128;
 
@@ -78,19 +76,19 @@ export async function compile(
   parameters: Parameters,
   options: CompileOptions = {},
 ): Promise<Program> {
-  const layoutOf = (name: string) => {
+  const layoutOfName = (name: string) => {
     const parameter = parameters.get(name);
     if (!parameter) throw new RangeError(`There is no weight "${name}" on the device`);
     return parameter.layout;
   };
   const bound = new Set(options.bound?.keys());
   const choice = options.choice ?? device.choice;
-  const assembly = assemble(outputs, device.profile, layoutOf, bound, choice);
+  const assembly = assemble(outputs, device.profile, layoutOfName, bound, choice);
   return await realise(device, assembly, parameters, options);
 }
 
-/** Allocates an assembly's slots and makes its pipelines and bind groups. */
-async function realise(
+/** Makes a program of an assembly: allocates its slots, and makes its pipelines and bind groups. Throws as `compile` does. */
+export async function realise(
   device: Device,
   assembly: Assembly,
   parameters: Parameters,
@@ -188,6 +186,36 @@ function uploadUniforms(device: Device, steps: readonly Step[], label: string) {
   return { uniforms, offsets };
 }
 
+function hasParams({ params }: Dispatch): boolean {
+  return Object.keys({ ...params.u32, ...params.f32 }).length > 0;
+}
+
+/** What a dispatch binds. */
+function layoutOf(dispatch: Dispatch): GPUBindGroupLayoutEntry[] {
+  const layout: GPUBindGroupLayoutEntry[] = dispatch.shader.bindings.map(layoutEntry);
+  const visibility = GPUShaderStage.COMPUTE;
+  if (hasParams(dispatch)) layout.unshift({ binding: 0, visibility, buffer: { type: "uniform" } });
+  return layout;
+}
+
+/**
+ * Compiles the pipelines of an assembly one by one, so that a caller can do other things in between. Compiling blocks the
+ * thread, whichever way WebGPU is asked; reads of files go on meanwhile.
+ */
+export async function* warmPipelines(
+  device: Device,
+  { steps }: Assembly,
+): AsyncGenerator<void, void, undefined> {
+  const seen = new Set<string>();
+  for (const step of steps) {
+    if (step.kind !== "dispatch" || seen.has(step.code)) continue;
+    seen.add(step.code);
+    if (device.hasPipeline(step.code)) continue;
+    await device.pipeline(step.code, layoutOf(step.dispatch), step.label);
+    yield;
+  }
+}
+
 async function command(
   device: Device,
   step: Step,
@@ -206,10 +234,7 @@ async function command(
   const { dispatch, code, label } = step;
   const { bindings } = dispatch.shader;
   const size = paramBytes(dispatch.params).length;
-  const hasParams = Object.keys({ ...dispatch.params.u32, ...dispatch.params.f32 }).length > 0;
-  const visibility = GPUShaderStage.COMPUTE;
-  const layout: GPUBindGroupLayoutEntry[] = bindings.map(layoutEntry);
-  if (hasParams) layout.unshift({ binding: 0, visibility, buffer: { type: "uniform" } });
+  const layout = layoutOf(dispatch);
   const pipeline = await device.pipeline(code, layout, label);
   const entries: GPUBindGroupEntry[] = bindings.map(({ window }, i) => {
     const { source, bytes } = step.operands[i];
@@ -226,7 +251,7 @@ async function command(
     const part = window ?? (bytes > 0 ? { offset: 0, size: bytes } : {});
     return { binding: i + 1, resource: { buffer, ...part } };
   });
-  if (hasParams) {
+  if (hasParams(dispatch)) {
     const resource = { buffer: params.uniforms, offset: params.offset, size };
     entries.unshift({ binding: 0, resource });
   }

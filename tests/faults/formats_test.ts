@@ -183,8 +183,31 @@ Deno.test("SafetensorsFile.read says so when the file shrank after it was opened
   await writeCounting(folder.at("x"), { a: [100], b: [100] });
   using file = await SafetensorsFile.open(folder.at("x"));
   await Deno.truncate(folder.at("x"), file.entry("b").start + 30);
-  assert.equal((await file.read("a")).length, 400);
   assert.match(await failure(file.read("b"), "FormatError"), /inside "b", 370 bytes short/);
+});
+
+Deno.test("SafetensorsFile.read refuses what was written over since the file was opened", async () => {
+  await using folder = await temporaryFolder();
+  await writeCounting(folder.at("x"), { a: [100], b: [100_000] });
+  using file = await SafetensorsFile.open(folder.at("x"));
+  assert.equal((await file.read("b")).length, 400_000);
+  await Deno.utime(folder.at("x"), new Date(), new Date(2001, 1, 1));
+  for (const name of ["a", "b"]) {
+    assert.match(
+      await failure(file.read(name), "FormatError"),
+      new RegExp(`it was changed while it was open, before "${name}" was read; start again`),
+    );
+  }
+});
+
+Deno.test("SafetensorsFile.read gives each of several readers what it asked for", async () => {
+  await using folder = await temporaryFolder();
+  await writeCounting(folder.at("x"), { a: [100], b: [100_000], c: [50_000] });
+  using file = await SafetensorsFile.open(folder.at("x"));
+  const names = ["c", "b", "a", "b"];
+  const alone: Uint8Array[] = [];
+  for (const name of names) alone.push(await file.read(name));
+  assert.deepEqual(await Promise.all(names.map((name) => file.read(name))), alone);
 });
 
 Deno.test("writeSafetensors refuses names used twice and data of another size, and leaves no file", async () => {
