@@ -1,7 +1,8 @@
 /** The programs of a model's stages: graph inputs and outputs around the model functions, and the host's side of them. */
 
+import { hoist } from "../graph/hoist.ts";
 import { Graph, type Tensor } from "../graph/tensor.ts";
-import type { Parameters } from "../gpu/buffers.ts";
+import { type Parameters, storageBuffer } from "../gpu/buffers.ts";
 import { assemble } from "../gpu/compile.ts";
 import type { Device } from "../gpu/device.ts";
 import { compile, type Program } from "../gpu/program.ts";
@@ -93,29 +94,183 @@ function split(
   return Array.from({ length: parts }, (_, i) => all.subarray(i * size, (i + 1) * size));
 }
 
-/** The denoiser's graph: latents [1, c, h, w] in torch's order, shared by the batch, to predictions [batch, c, h, w]. */
-function denoiserGraph(
-  config: UnetConfig,
-  size: {
-    readonly batch: number;
-    readonly height: number;
-    readonly width: number;
-    readonly tokens: number;
-  },
-): Map<string, Tensor> {
+/** How the denoiser is compiled: so many conditions in one run, for latents of a size. */
+interface DenoiserSize {
+  readonly batch: number;
+  readonly height: number;
+  readonly width: number;
+  readonly tokens: number;
+}
+
+/** Inputs of the UNet that stay the same while a picture is made. */
+const LASTING: ReadonlySet<string> = new Set([
+  "encoderHiddenStates",
+  "textEmbeds",
+  "timeIds",
+  "timestepCond",
+]);
+
+/**
+ * The denoiser's graph: latents [1, c, h, w] in torch's order, shared by the batch, to predictions [batch, c, h, w]. What
+ * depends on the prompts alone, first of all the keys and values of the text, is `once`.
+ */
+function denoiserGraph(config: UnetConfig, size: DenoiserSize) {
   const graph = new Graph();
   const { batch, height, width } = size;
   const c = config.inChannels;
   const latents = graph.input("latents", [1, c, height, width]);
   const sample = latents.transpose([0, 2, 3, 1]).broadcast([batch, height, width, c]);
   const inputs = { ...unetInputs(graph, config, size), sample };
-  const prediction = unet(paramsOf(graph, "unet"), config, inputs);
-  return new Map([["prediction", prediction.transpose([0, 3, 1, 2])]]);
+  const prediction = unet(paramsOf(graph, "unet"), config, inputs).transpose([0, 3, 1, 2]);
+  const { once, outputs } = hoist([prediction], LASTING);
+  return { once, step: new Map([["prediction", outputs[0]]]) };
+}
+
+/** The lasting inputs of one run. */
+type Lasting = Readonly<Record<string, Float32Array<ArrayBuffer>>>;
+
+function lastingInputs(
+  { addition, guidanceWidth }: UnetConfig,
+  conditions: readonly Condition[],
+): Lasting {
+  return {
+    encoderHiddenStates: joined(conditions.map(({ text }) => text.hidden)),
+    ...(addition && {
+      textEmbeds: joined(conditions.map(({ text }) => text.pooled ?? [])),
+      timeIds: joined(conditions.map(({ timeIds }) => timeIds ?? [])),
+    }),
+    ...(guidanceWidth !== undefined && {
+      timestepCond: joined(conditions.map(({ guidance }) => guidance ?? [])),
+    }),
+  };
+}
+
+function isSame(a: Lasting, b: Lasting): boolean {
+  return Object.entries(a).every(([name, values]) =>
+    values.length === b[name].length && values.every((value, i) => value === b[name][i])
+  );
+}
+
+/** What one run of the denoiser's program reads of its conditions, kept on the device. */
+interface Prepared {
+  /** By the name of the input that stands for it. */
+  readonly buffers: ReadonlyMap<string, GPUBuffer>;
+  conditions: readonly Condition[];
+  lasting: Lasting;
+}
+
+/**
+ * The denoiser for a number of conditions, in one run or in several; each run has buffers of its own for what depends on its
+ * conditions alone, which is computed again only when these change.
+ */
+class CompiledUnet implements Disposable {
+  readonly #owned: DisposableStack;
+
+  private constructor(
+    readonly device: Device,
+    readonly config: UnetConfig,
+    readonly parameters: Parameters,
+    readonly size: DenoiserSize,
+    readonly program: Program,
+    readonly runs: readonly Prepared[],
+    owned: DisposableStack,
+  ) {
+    this.#owned = owned;
+  }
+
+  /** Throws `MemoryError` where it does not fit, and leaves nothing behind. */
+  static async make(
+    device: Device,
+    config: UnetConfig,
+    parameters: Parameters,
+    size: DenoiserSize,
+    conditions: readonly Condition[],
+  ): Promise<CompiledUnet> {
+    const { batch, height, width } = size;
+    const { once, step } = denoiserGraph(config, size);
+    using owned = new DisposableStack();
+    const runs: Prepared[] = [];
+    for (let first = 0; first < conditions.length; first += batch) {
+      const some = conditions.slice(first, first + batch);
+      const run = {
+        buffers: new Map([...once].map(([name, tensor]) => {
+          const label = `what the UNet keeps of the prompts`;
+          const buffer = storageBuffer(device, tensor.size * 4, label);
+          return [name, owned.adopt(buffer, (kept) => device.release(kept))];
+        })),
+        conditions: some,
+        lasting: lastingInputs(config, some),
+      };
+      await keep(device, parameters, once, run);
+      runs.push(run);
+    }
+    const program = owned.use(
+      await compile(device, step, parameters, {
+        label: `the UNet on ${batch} latents of ${height}×${width}`,
+        bound: runs.map(({ buffers }) => buffers),
+      }),
+    );
+    return new CompiledUnet(device, config, parameters, size, program, runs, owned.move());
+  }
+
+  /** Bytes on the device: activations, and what is kept of the conditions. */
+  get bytes(): number {
+    const kept = this.runs.flatMap(({ buffers }) => [...buffers.values()]);
+    return kept.reduce((sum, { size }) => sum + size, this.program.bytes);
+  }
+
+  async predict(
+    x: Float32Array,
+    timestep: number,
+    conditions: readonly Condition[],
+  ): Promise<Float32Array<ArrayBuffer>[]> {
+    const { batch } = this.size;
+    const predictions: Float32Array<ArrayBuffer>[] = [];
+    for (const [i, run] of this.runs.entries()) {
+      await this.#prepare(run, conditions.slice(i * batch, (i + 1) * batch));
+      const inputs = {
+        ...run.lasting,
+        latents: Float32Array.from(x),
+        timestep: new Float32Array(batch).fill(timestep),
+      };
+      const results = await this.program.run(inputs, {}, i);
+      predictions.push(...split(results.get("prediction"), batch));
+    }
+    return predictions;
+  }
+
+  /** Computes again what depends on the conditions alone, where they are others than before. */
+  async #prepare(run: Prepared, conditions: readonly Condition[]): Promise<void> {
+    if (conditions.every((condition, i) => condition === run.conditions[i])) return;
+    const lasting = lastingInputs(this.config, conditions);
+    run.conditions = conditions;
+    if (isSame(lasting, run.lasting)) return;
+    run.lasting = lasting;
+    const { once } = denoiserGraph(this.config, this.size);
+    await keep(this.device, this.parameters, once, run);
+  }
+
+  [Symbol.dispose](): void {
+    this.#owned[Symbol.dispose]();
+  }
+}
+
+/** Computes what depends on the conditions of a run alone into its buffers. */
+async function keep(
+  device: Device,
+  parameters: Parameters,
+  once: ReadonlyMap<string, Tensor>,
+  { buffers, lasting }: Prepared,
+): Promise<void> {
+  const label = "the UNet's part that reads the prompts alone";
+  using program = await compile(device, once, parameters, { label });
+  const targets = [...buffers].map(([name, buffer]) => [name, { buffer, offset: 0 }]);
+  await program.run(lasting, Object.fromEntries(targets));
 }
 
 /** The denoiser at one size; compiled for each number of conditions when it is first asked for. */
 export class UnetRunner implements Disposable {
-  readonly #programs = new Map<string, Program>();
+  readonly #compiled = new Map<string, CompiledUnet>();
 
   constructor(
     readonly device: Device,
@@ -124,22 +279,31 @@ export class UnetRunner implements Disposable {
     readonly size: { readonly height: number; readonly width: number },
   ) {}
 
-  async #program(batch: number, tokens: number): Promise<Program> {
-    const key = `${batch}×${tokens}`;
-    let program = this.#programs.get(key);
-    if (!program) {
-      const { height, width } = this.size;
-      const graph = denoiserGraph(this.config, { batch, tokens, height, width });
-      const label = `the UNet on ${batch} latents of ${height}×${width}`;
-      program = await compile(this.device, graph, this.parameters, { label });
-      this.#programs.set(key, program);
-    }
-    return program;
+  /** All conditions in one run, or one after another where that does not fit the device. */
+  async #compile(conditions: readonly Condition[]): Promise<CompiledUnet> {
+    const { tokens } = conditions[0].text;
+    const key = `${conditions.length}×${tokens}`;
+    const known = this.#compiled.get(key);
+    if (known) return known;
+    const make = (batch: number) =>
+      CompiledUnet.make(
+        this.device,
+        this.config,
+        this.parameters,
+        { ...this.size, batch, tokens },
+        conditions,
+      );
+    const compiled = await make(conditions.length).catch((error: unknown) => {
+      if (!(error instanceof MemoryError) || conditions.length === 1) throw error;
+      return make(1);
+    });
+    this.#compiled.set(key, compiled);
+    return compiled;
   }
 
-  /** Activations of the largest program so far, in bytes. */
+  /** Bytes of everything that was compiled so far: activations, and what is kept of the prompts. */
   get bytes(): number {
-    return [...this.#programs.values()].reduce((most, { bytes }) => Math.max(most, bytes), 0);
+    return [...this.#compiled.values()].reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
   /** See `Denoiser.predict`. */
@@ -148,27 +312,13 @@ export class UnetRunner implements Disposable {
     timestep: number,
     conditions: readonly Condition[],
   ): Promise<Float32Array<ArrayBuffer>[]> {
-    const batch = conditions.length;
-    const program = await this.#program(batch, conditions[0].text.tokens);
-    const { addition, guidanceWidth } = this.config;
-    const results = await program.run({
-      latents: Float32Array.from(x),
-      timestep: new Float32Array(batch).fill(timestep),
-      encoderHiddenStates: joined(conditions.map(({ text }) => text.hidden)),
-      ...(addition && {
-        textEmbeds: joined(conditions.map(({ text }) => text.pooled ?? [])),
-        timeIds: joined(conditions.map(({ timeIds }) => timeIds ?? [])),
-      }),
-      ...(guidanceWidth !== undefined && {
-        timestepCond: joined(conditions.map(({ guidance }) => guidance ?? [])),
-      }),
-    });
-    return split(results.get("prediction"), batch);
+    const compiled = await this.#compile(conditions);
+    return await compiled.predict(x, timestep, conditions);
   }
 
   [Symbol.dispose](): void {
-    for (const program of this.#programs.values()) program[Symbol.dispose]();
-    this.#programs.clear();
+    for (const compiled of this.#compiled.values()) compiled[Symbol.dispose]();
+    this.#compiled.clear();
   }
 }
 

@@ -177,7 +177,7 @@ class SegmentRun {
       for (const members of groupBy(bands, (band) => this.#keyOf(band)).values()) {
         using program = await compile(device, this.#graph(members[0], groups), this.parameters, {
           label: `${this.segment.name} on ${members[0].end - members[0].begin} rows`,
-          bound: this.#wholes,
+          bound: [this.#wholes],
         });
         for (const band of members) {
           await this.#runBand(program, band, {

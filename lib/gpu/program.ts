@@ -58,8 +58,11 @@ export interface DeviceRange {
 export interface CompileOptions {
   /** For tests: memory is filled with NaN as soon as its value is dead. */
   readonly poison?: boolean;
-  /** Inputs that lie in the caller's buffers for as long as the program is used; each is bound whole. */
-  readonly bound?: ReadonlyMap<string, GPUBuffer>;
+  /**
+   * Inputs that lie in the caller's buffers for as long as the program is used; each is bound whole. Where there are
+   * several sets of buffers, `run` says which of them it reads.
+   */
+  readonly bound?: readonly ReadonlyMap<string, GPUBuffer>[];
   /** Decides between variants of kernels; the device's where absent. */
   readonly choice?: Choice;
   /** Named in errors, e.g. "UNet at 64×64". */
@@ -81,7 +84,7 @@ export async function compile(
     if (!parameter) throw new RangeError(`There is no weight "${name}" on the device`);
     return parameter.layout;
   };
-  const bound = new Set(options.bound?.keys());
+  const bound = new Set(options.bound?.[0].keys());
   const choice = options.choice ?? device.choice;
   const assembly = assemble(outputs, device.profile, layoutOfName, bound, choice);
   return await realise(device, assembly, parameters, options);
@@ -92,7 +95,7 @@ export async function realise(
   device: Device,
   assembly: Assembly,
   parameters: Parameters,
-  { poison = false, label = "a program", bound }: CompileOptions,
+  { poison = false, label = "a program", bound: sets = [new Map()] }: CompileOptions,
 ): Promise<Program> {
   device.check();
   const owned: Resource[] = [];
@@ -102,10 +105,10 @@ export async function realise(
   };
   try {
     const slots = await allocate(device, assembly, label, own);
-    const resourceOf = (source: Source): Resource => {
+    const resourceOf = (source: Source, bound: ReadonlyMap<string, GPUBuffer>): Resource => {
       if (source.kind === "value") return slots[assembly.plan.slotOf[source.value]];
       if (source.kind === "bound") {
-        const buffer = bound?.get(source.name);
+        const buffer = bound.get(source.name);
         if (!buffer) throw new RangeError(`Input "${source.name}" is not bound to a buffer`);
         return { kind: "buffer", buffer };
       }
@@ -115,11 +118,17 @@ export async function realise(
     };
     const { uniforms, offsets } = uploadUniforms(device, assembly.steps, label);
     own({ kind: "buffer", buffer: uniforms });
-    const commands: Command[] = [];
+    const commands = sets.map((): Command[] => []);
     const poisoner = poison ? poisonBuffer(device, assembly, own) : undefined;
     for (const [i, step] of assembly.steps.entries()) {
-      commands.push(await command(device, step, resourceOf, { uniforms, offset: offsets[i] }));
-      if (poisoner) commands.push(...poisonDead(assembly, i, slots, poisoner));
+      const place = { uniforms, offset: offsets[i] };
+      const commandOf = (bound: ReadonlyMap<string, GPUBuffer>) =>
+        command(device, step, (source) => resourceOf(source, bound), place);
+      const first = await commandOf(sets[0]);
+      for (const [j, bound] of sets.entries()) {
+        commands[j].push(j > 0 && readsBound(step) ? await commandOf(bound) : first);
+        if (poisoner) commands[j].push(...poisonDead(assembly, i, slots, poisoner));
+      }
     }
     for (const { value, data } of assembly.constants) {
       const resource = slots[assembly.plan.slotOf[value]];
@@ -130,6 +139,12 @@ export async function realise(
     owned.forEach((resource) => release(device, resource));
     throw error;
   }
+}
+
+/** Whether a step reads what lies in the caller's buffers. */
+function readsBound(step: Step): boolean {
+  const sources = step.kind === "stage" ? [step.from] : step.operands.map(({ source }) => source);
+  return sources.some(({ kind }) => kind === "bound");
 }
 
 async function allocate(
@@ -291,7 +306,8 @@ function poisonDead(
 export class Program implements Disposable {
   readonly #device: Device;
   readonly #assembly: Assembly;
-  readonly #commands: readonly Command[];
+  /** For each set of bound buffers. */
+  readonly #commands: readonly (readonly Command[])[];
   readonly #slots: readonly Resource[];
   readonly #owned: readonly Resource[];
   #disposed = false;
@@ -299,7 +315,7 @@ export class Program implements Disposable {
   constructor(
     device: Device,
     assembly: Assembly,
-    commands: readonly Command[],
+    commands: readonly (readonly Command[])[],
     slots: readonly Resource[],
     owned: readonly Resource[],
   ) {
@@ -317,23 +333,25 @@ export class Program implements Disposable {
 
   /** Number of dispatches and copies. */
   get stepCount(): number {
-    return this.#commands.length;
+    return this.#commands[0].length;
   }
 
   /**
    * Takes inputs from host or device, runs all steps, and returns the outputs that have no `targets`; those that have one
-   * are copied there instead. Waits for the device only where something is returned.
+   * are copied there instead. Waits for the device only where something is returned. `set` says which of the bound
+   * buffers are read.
    * Throws `RangeError` on a missing or misshapen input, `DeviceError` on a device that failed.
    */
   async run(
     inputs: Readonly<Record<string, HostArray | DeviceRange>>,
     targets: Readonly<Record<string, DeviceRange>> = {},
+    set = 0,
   ): Promise<Map<string, Float32Array<ArrayBuffer>>> {
     const device = this.#device;
     device.check();
     if (this.#disposed) throw new TypeError("A disposed program cannot run");
     this.feed(inputs);
-    this.#submit(this.#commands);
+    this.#submit(this.#commands[set]);
     const outputs = [...this.#assembly.outputs].map(([name, { value, shape, dtype }]) => ({
       name,
       buffer: this.#bufferOf(value),
@@ -349,7 +367,7 @@ export class Program implements Disposable {
   /** Wall-clock milliseconds of each step, run one by one with the inputs of the last run; for `-v` and benchmarks. */
   async profile(): Promise<{ readonly label: string; readonly milliseconds: number }[]> {
     const times: { label: string; milliseconds: number }[] = [];
-    for (const command of this.#commands) {
+    for (const command of this.#commands[0]) {
       const start = performance.now();
       this.#submit([command]);
       await this.#device.finish();
@@ -370,8 +388,8 @@ export class Program implements Disposable {
    */
   async time(times: number, { copies = true }: { readonly copies?: boolean } = {}) {
     const commands = copies
-      ? this.#commands
-      : this.#commands.filter(({ kind }) => kind === "dispatch");
+      ? this.#commands[0]
+      : this.#commands[0].filter(({ kind }) => kind === "dispatch");
     const start = performance.now();
     for (let i = 0; i < times; i++) this.#submit(commands);
     await this.#device.finish();

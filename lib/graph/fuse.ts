@@ -30,6 +30,7 @@ import {
   reshapeView,
   sameView,
   sliceView,
+  VIEWS,
   wholeView,
 } from "./view.ts";
 
@@ -134,8 +135,6 @@ function swapsLastTwo(order: readonly number[]): boolean {
 }
 
 // ---- (a) maps
-
-const VIEWS: ReadonlySet<OpName> = new Set<OpName>(["reshape", "transpose", "broadcast", "slice"]);
 
 /** True for what can be part of a map. */
 function isMappable({ op, dtype }: Tensor): boolean {

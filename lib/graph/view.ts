@@ -4,7 +4,15 @@
  */
 
 import { type Shape, sizeOf, stridesOf } from "../base/shape.ts";
-import type { View } from "./ops.ts";
+import type { OpName, View } from "./ops.ts";
+
+/** Operators that read one tensor otherwise and compute nothing. */
+export const VIEWS: ReadonlySet<OpName> = new Set<OpName>([
+  "reshape",
+  "transpose",
+  "broadcast",
+  "slice",
+]);
 
 /** The same reading with stride 0 on axes of length 1. */
 export function canonicalView({ offset, strides }: View, shape: Shape): View {
