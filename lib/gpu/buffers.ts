@@ -11,6 +11,7 @@ import {
   TEXTURE_WIDTH,
 } from "../kernels/kernel.ts";
 import { layoutFor, pack, packedBytes, type WeightSource } from "../kernels/weights.ts";
+import { bufferBytes } from "./compile.ts";
 import type { Device } from "./device.ts";
 
 /** Memory that holds one tensor at a time. */
