@@ -32,10 +32,11 @@ export function testDevice(): Promise<TestDevice> {
   return plain ??= open();
 }
 
-/** The shared device with subgroups, `undefined` where the driver has none. */
+/** The shared device with subgroups, and f16 where the driver has that too; `undefined` where it has no subgroups. */
 export async function subgroupDevice(): Promise<TestDevice | undefined> {
   await testDevice();
-  return await (withSubgroups ??= open(["subgroups"]).catch(() => undefined));
+  return await (withSubgroups ??= open(["subgroups", "shader-f16"])
+    .catch(() => open(["subgroups"])).catch(() => undefined));
 }
 
 /** What kernels are told of the device; `change` pretends another kind or smaller limits. */

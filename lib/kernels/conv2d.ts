@@ -14,9 +14,10 @@ import {
   type NodeOf,
   type Profile,
   type Residence,
+  type Variant,
   windowOn,
 } from "./kernel.ts";
-import { tiledProduct } from "./matmul.ts";
+import { stagedProducts, tiledProduct } from "./matmul.ts";
 import {
   columnGroups,
   panelsOf,
@@ -27,6 +28,7 @@ import {
   tileFor,
 } from "./product.ts";
 import { packedBytes } from "./weights.ts";
+import { workgroupVariants } from "./workgroup.ts";
 
 type Conv = NodeOf<"conv2d">;
 
@@ -90,13 +92,14 @@ function partsOf(node: Conv, residence: Residence, most: number, profile: Profil
   return parts;
 }
 
-/** What the two shaders of a convolution differ in. */
+/** What the shaders of a convolution differ in. */
 interface Form {
   readonly name: string;
   readonly source: string;
   readonly constants: Dispatch["shader"]["constants"];
   readonly functions: string;
   readonly type: "f32" | "vec4f";
+  readonly f16?: boolean;
   /** Elements of the operands. */
   readonly x: "f32" | "vec4f";
   readonly w: Binding["element"];
@@ -201,9 +204,40 @@ export const conv2d: Kernel<"conv2d"> = (node, profile, layoutOf) => {
   if (wholeBlocks && kh * kw === 1 && stride * upsample === 1 && unpadded) {
     const bytes = packedBytes(weight.shape, layout);
     const product = { batch: 1, m: n * h * w, n: co, k: ci, residences, bytes };
-    return [tiledProduct(node, product, panels, profile)];
+    const staged = stagedProducts(node, product, panels, profile);
+    const [first, ...others] = [...staged, tiledProduct(node, product, panels, profile)];
+    return [first, ...others];
   }
-  const form = formOf(node, profile, panels);
+  const k = kh * kw * ci;
+  const shape = { batch: 1, m: n * oh * ow, n: co, k, operand: panels, a: "pixels" as const };
+  const staged = ci % 4 === 0
+    ? workgroupVariants(node, shape, profile, ({ elements, ...form }) => {
+      const params = { ...form.params, tap_depth: ci / 4 };
+      return variantOf(
+        node,
+        { ...form, x: elements.a, w: elements.w, params },
+        residences,
+        profile,
+      );
+    }, { constants: { UPSAMPLE: upsample } })
+    : [];
+  const alone = variantOf(node, formOf(node, profile, panels), residences, profile);
+  const [first, ...others] = [...staged, alone];
+  return [first, ...others];
+};
+
+/** A convolution by one shader, cut to fit bindings. */
+function variantOf(
+  node: Conv,
+  form: Form,
+  residences: readonly Residence[],
+  profile: Profile,
+): Variant {
+  const [x, weight] = node.inputs;
+  const { stride, padding } = node.attrs;
+  const [, h, w, ci] = x.shape;
+  const [, oh, ow, co] = node.shape;
+  const [, kh, kw] = weight.shape;
   const { iterations } = form;
   if (iterations > MAX_ITERATIONS) {
     throw new RangeError(
@@ -230,6 +264,7 @@ export const conv2d: Kernel<"conv2d"> = (node, profile, layoutOf) => {
       shader: {
         source: form.source,
         type: form.type,
+        f16: form.f16 ?? false,
         constants: form.constants,
         functions: `${form.functions}\n${epilogue.functions}`,
         bindings: [
@@ -276,5 +311,5 @@ export const conv2d: Kernel<"conv2d"> = (node, profile, layoutOf) => {
       iterations,
     };
   });
-  return [{ name: form.name, scratch: [], dispatches }];
-};
+  return { name: form.name, scratch: [], dispatches };
+}

@@ -24,7 +24,10 @@ export interface Profile {
   readonly maxInvocations: number;
   /** WGSL `f16` is available. */
   readonly f16: boolean;
-  /** Subgroups of at least eight lanes are available, numbered as the invocations of a workgroup. */
+  /**
+   * Subgroups are available: on a software device of exactly eight lanes, numbered as the invocations of a workgroup; on a
+   * GPU of any size from 4 to 128, and in any order.
+   */
   readonly subgroups?: boolean;
 }
 
@@ -79,6 +82,8 @@ export interface Shader {
   readonly functions?: string;
   /** What `T` stands for. */
   readonly type: "f32" | "vec4f";
+  /** The text uses `f16`. */
+  readonly f16?: boolean;
 }
 
 /** Uniform values of a dispatch: whole numbers as u32, the others as f32. */
@@ -107,6 +112,8 @@ export interface Variant {
    */
   readonly scratch: readonly number[];
   readonly dispatches: readonly Dispatch[];
+  /** Coarser than f32 sums of the operands: never a default, and to be tried only where the user asks for it. */
+  readonly approximate?: true;
 }
 
 /** Asks where the parameter behind an input lies; activations are `rows32` buffers, copied to a texture where a binding asks for one. */
@@ -209,6 +216,7 @@ export function shaderText(
   const body = unrolled.get(key) ?? unroll(source, shader.constants);
   unrolled.set(key, body);
   return [
+    ...(shader.f16 ? ["enable f16;"] : []),
     `alias T = ${shader.type};`,
     ...constants,
     ...uniforms,
@@ -272,6 +280,10 @@ export interface EpilogueParts {
   /** To be merged into the dispatch's u32 params. */
   readonly params: Readonly<Record<string, number>>;
 }
+
+/** The identity, for nodes that have no epilogue and shaders that leave it to another. */
+export const NO_EPILOGUE = `fn epilogue_columns(column: u32) {}
+fn epilogue(value: T, row: u32, column: u32) -> T { return value; }`;
 
 /** Part of a tensor seen as rows of equal width: what one dispatch computes where the whole exceeds a binding. */
 export interface Rows {
@@ -354,12 +366,7 @@ export function epilogueOf(
 ): EpilogueParts {
   const attrs = "epilogue" in node.attrs ? node.attrs.epilogue : undefined;
   if (!hasEpilogue(node.op) || attrs === undefined) {
-    return {
-      bindings: [],
-      functions: `fn epilogue_columns(column: u32) {}
-fn epilogue(value: T, row: u32, column: u32) -> T { return value; }`,
-      params: {},
-    };
+    return { bindings: [], functions: NO_EPILOGUE, params: {} };
   }
   const base = BASE_INPUTS[node.op];
   const channels = node.shape[node.rank - 1];

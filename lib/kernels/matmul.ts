@@ -30,6 +30,7 @@ import {
   tileFor,
 } from "./product.ts";
 import { packedBytes } from "./weights.ts";
+import { type WorkgroupOptions, workgroupVariants } from "./workgroup.ts";
 
 /** Sizes of result[batch, m, n] = a[batch, m, k] · w, and where the operands lie. */
 export interface Product {
@@ -94,6 +95,7 @@ interface Form {
   readonly constants: Dispatch["shader"]["constants"];
   readonly functions: string;
   readonly type: "f32" | "vec4f";
+  readonly f16?: boolean;
   readonly elements: { readonly a: "f32" | "vec4f"; readonly w: Binding["element"] };
   readonly params: Readonly<Record<string, number>>;
   /** Rows of a workgroup. */
@@ -149,6 +151,7 @@ function variantOf(
       shader: {
         source: form.source,
         type: form.type,
+        f16: form.f16 ?? false,
         constants: form.constants,
         functions: `${form.functions}\n${epilogue.functions}`,
         bindings: [
@@ -215,6 +218,24 @@ export function tiledProduct(
   return variantOf("tiles", node, product, form, profile);
 }
 
+/** The variants for GPUs that stage operands in workgroup memory, the best first. */
+export function stagedProducts(
+  node: Tensor,
+  product: Product,
+  operand: Operand,
+  profile: Profile,
+  options: WorkgroupOptions = {},
+): Variant[] {
+  const shape = { ...product, operand, a: "rows" as const };
+  return workgroupVariants(
+    node,
+    shape,
+    profile,
+    (form) => variantOf(form.name, node, product, form, profile),
+    options,
+  );
+}
+
 /** A product one number at a time. */
 function scalarProduct(
   node: Tensor,
@@ -262,7 +283,9 @@ export const matmul: Kernel<"matmul"> = (node, profile, layoutOf) => {
   if (!panels && layout.format !== "rows32") {
     throw new RangeError(`Cannot multiply by the weight ${show(b.shape)}: it lies in f16 rows`);
   }
-  return whole
-    ? [tiledProduct(node, product, operand, profile)]
-    : [scalarProduct(node, product, operand, profile)];
+  const alone = whole
+    ? tiledProduct(node, product, operand, profile)
+    : scalarProduct(node, product, operand, profile);
+  const [first, ...others] = [...stagedProducts(node, product, operand, profile), alone];
+  return [first, ...others];
 };

@@ -15,8 +15,15 @@ import layerNorm from "../../wgsl/layer_norm.wgsl" with { type: "text" };
 import map from "../../wgsl/map.wgsl" with { type: "text" };
 import matmul from "../../wgsl/matmul.wgsl" with { type: "text" };
 import matmulRows from "../../wgsl/matmul_rows.wgsl" with { type: "text" };
+import matmulVector from "../../wgsl/matmul_vector.wgsl" with { type: "text" };
 import reduce from "../../wgsl/reduce.wgsl" with { type: "text" };
 import softmax from "../../wgsl/softmax.wgsl" with { type: "text" };
+import workgroupF16 from "../../wgsl/workgroup_f16.wgsl" with { type: "text" };
+import workgroupF32 from "../../wgsl/workgroup_f32.wgsl" with { type: "text" };
+import workgroupPixels from "../../wgsl/workgroup_pixels.wgsl" with { type: "text" };
+import workgroupProduct from "../../wgsl/workgroup_product.wgsl" with { type: "text" };
+import workgroupRows from "../../wgsl/workgroup_rows.wgsl" with { type: "text" };
+import workgroupSums from "../../wgsl/workgroup_sums.wgsl" with { type: "text" };
 
 /** Every file of wgsl/, in the order of their names. */
 export const SOURCES: readonly string[] = [
@@ -35,6 +42,13 @@ export const SOURCES: readonly string[] = [
   map,
   matmul,
   matmulRows,
+  matmulVector,
   reduce,
   softmax,
+  workgroupF16,
+  workgroupF32,
+  workgroupPixels,
+  workgroupProduct,
+  workgroupRows,
+  workgroupSums,
 ];
