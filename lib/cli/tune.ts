@@ -48,7 +48,7 @@ export async function tune(argv: readonly string[]): Promise<number> {
   const programs = programsOf(path === undefined ? standard() : await workloadOf(path), options);
 
   await using device = await openDevice();
-  const tasks = tasksOf(programs, device.profile, options.dtype);
+  const tasks = tasksOf(programs.values(), device.profile, options.dtype);
   progress.say(`${device.name}: ${tasks.length} operators and shapes have several kernels`);
   const start = performance.now();
   const found: Finding[] = [];
@@ -91,14 +91,13 @@ async function tell({ task, timings, chosen }: Finding, { json }: Options): Prom
 
 async function workloadOf(path: string): Promise<Workload> {
   await using checkpoint = await openCheckpoint(path);
-  const { textEncoders, unet, vae } = await architectureOf(checkpoint);
-  return { textEncoders: textEncoders.values(), unet, vae };
+  return await architectureOf(checkpoint);
 }
 
 /** What there is to compute without a checkpoint. */
 function standard(): Workload {
   return {
-    textEncoders: [clipConfigFromJson(sd15.text_encoder)],
+    textEncoders: new Map([["text_encoder", clipConfigFromJson(sd15.text_encoder)]]),
     unet: unetConfigFromJson(sd15.unet),
     vae: vaeConfigFromJson(sd15.vae),
   };

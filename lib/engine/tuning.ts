@@ -77,40 +77,50 @@ export async function keepTuning(adapter: Adapter, choices: Table): Promise<stri
 
 /** The configs that decide what is computed for a picture. */
 export interface Workload {
-  readonly textEncoders: Iterable<ClipConfig>;
+  readonly textEncoders: ReadonlyMap<string, ClipConfig>;
   readonly unet: UnetConfig | undefined;
   readonly vae: VaeConfig | undefined;
 }
 
 /**
- * The programs that make a picture of width × height pixels from two prompts, as outputs of graphs: text encoders, the
- * denoiser on the guided batch and on one latent, the decoder.
+ * The programs that make a picture of width × height pixels from two prompts, as outputs of graphs by name: text encoders,
+ * the denoiser on the guided batch and on one latent, the decoder. Their inputs are named as the models name them, their
+ * parameters as manifests do.
  */
 export function programsOf(
   { textEncoders, unet: denoiser, vae }: Workload,
   { width, height }: { readonly width: number; readonly height: number },
-): Tensor[][] {
-  const encoders = [...textEncoders];
-  const tokens = Math.max(77, ...encoders.map(({ positions }) => positions));
+): Map<string, Tensor[]> {
+  const programs = new Map<string, Tensor[]>();
+  const lengths = [...textEncoders.values()].map(({ positions }) => positions);
   const factor = vae ? factorOf(vae) : 8;
-  const size = { height: Math.ceil(height / factor), width: Math.ceil(width / factor), tokens };
-  return [
-    ...encoders.map((config) => textProgram(config)),
-    ...(denoiser ? [2, 1].map((batch) => denoiserProgram(denoiser, { ...size, batch })) : []),
-    ...(vae ? [decoderProgram(vae, size)] : []),
-  ];
+  const size = {
+    height: Math.ceil(height / factor),
+    width: Math.ceil(width / factor),
+    tokens: Math.max(...lengths, TOKENS),
+  };
+  for (const [name, config] of textEncoders) programs.set(name, textProgram(name, config));
+  if (denoiser) {
+    programs.set("guided denoiser", denoiserProgram(denoiser, { ...size, batch: 2 }));
+    programs.set("denoiser", denoiserProgram(denoiser, { ...size, batch: 1 }));
+  }
+  if (vae) programs.set("decoder", decoderProgram(vae, size));
+  return programs;
 }
 
-function textProgram(config: ClipConfig): Tensor[] {
+/** Length of a prompt for a model without a text encoder of its own. */
+const TOKENS = 77;
+
+function textProgram(name: string, config: ClipConfig): Tensor[] {
   const graph = new Graph();
   const { tokens } = clipInputs(graph, 2, config.positions);
   const output = { skip: 0, finalNorm: true };
-  return [clipText(paramsOf(graph), config, tokens, output, undefined).hidden];
+  return [clipText(paramsOf(graph, name), config, tokens, output, undefined).hidden];
 }
 
 function denoiserProgram(config: UnetConfig, size: Parameters<typeof unetInputs>[2]): Tensor[] {
   const graph = new Graph();
-  return [unet(paramsOf(graph), config, unetInputs(graph, config, size))];
+  return [unet(paramsOf(graph, "unet"), config, unetInputs(graph, config, size))];
 }
 
 function decoderProgram(
@@ -119,5 +129,5 @@ function decoderProgram(
 ): Tensor[] {
   const graph = new Graph();
   const z = graph.input("z", [1, height, width, config.latentChannels]);
-  return [decode(paramsOf(graph), config, z)];
+  return [decode(paramsOf(graph, "vae"), config, z)];
 }

@@ -1,0 +1,351 @@
+/**
+ * A checkpoint's stages one at a time (text encoder, denoiser, decoder) and whole pictures, beside the peers that make the
+ * same from the same file, all taking turns.
+ */
+
+import { join } from "node:path";
+import { torchCpu } from "../../lib/base/random.ts";
+import { architectureOf } from "../../lib/engine/architecture.ts";
+import { loadModel } from "../../lib/engine/load.ts";
+import type { Condition, Model } from "../../lib/engine/model.ts";
+import { programsOf } from "../../lib/engine/tuning.ts";
+import { openCheckpoint } from "../../lib/formats/checkpoint.ts";
+import { optimise } from "../../lib/gpu/compile.ts";
+import type { Device } from "../../lib/gpu/device.ts";
+import { reachable } from "../../lib/graph/rewrite.ts";
+import type { Tensor } from "../../lib/graph/tensor.ts";
+import { textToImage } from "../../lib/pipelines/text_to_image.ts";
+import { tokenizerOf } from "../../lib/pipelines/tokens.ts";
+import type { Answer, Peer } from "./peers.ts";
+import type { Section } from "./report.ts";
+import { type Contender, type Seconds, type Taken, takeTurns, timed } from "./turns.ts";
+
+export interface StageOptions {
+  /** Pixels. */
+  readonly width: number;
+  readonly height: number;
+  readonly rounds: number;
+  /** Sampling steps of whole pictures. */
+  readonly steps: number;
+  readonly peers: readonly Peer[];
+  readonly progress: (what: string) => void;
+}
+
+const PROMPT = "a photo of an astronaut riding a horse on mars";
+const CFG = 7;
+/** Peers that make whole pictures only take part in so many rounds. */
+const MOST_PICTURES = 3;
+
+/** Multiplications and additions of products, convolutions and attention in a program, by the plain algorithms. */
+export function flopsOf(outputs: readonly Tensor[], { profile }: Device): number {
+  let flops = 0;
+  for (const node of reachable(optimise(outputs, profile, () => undefined))) {
+    if (node.op === "matmul") {
+      const [a] = node.inputs;
+      flops += 2 * node.size * a.shape[a.rank - 1];
+    } else if (node.op === "conv2d") {
+      const [, weight] = node.inputs;
+      flops += 2 * node.size * weight.size / weight.shape[0];
+    } else if (node.op === "attention") {
+      flops += 4 * node.size * node.inputs[1].shape[1];
+    }
+  }
+  return flops;
+}
+
+/** The arithmetic of each stage in GFLOP. */
+async function workOf(device: Device, path: string, size: StageOptions) {
+  await using checkpoint = await openCheckpoint(path);
+  const architecture = await architectureOf(checkpoint);
+  const programs = programsOf(architecture, size);
+  const of = (name: string) => flopsOf(programs.get(name) ?? [], device) / 1e9;
+  const encoders = [...architecture.textEncoders.keys()];
+  return {
+    "clip": encoders.reduce((sum, name) => sum + of(name) / 2, 0),
+    "unet": of("denoiser"),
+    "guided": of("guided denoiser"),
+    "vae": of("decoder"),
+  };
+}
+
+/** Pieces of work, and what they are called. */
+const STAGES = {
+  clip: "text encoder, one prompt",
+  unet: "denoiser, one latent",
+  guided: "denoiser, guided (two)",
+  vae: "decoder",
+} as const;
+type Stage = keyof typeof STAGES;
+const STAGE_NAMES: readonly Stage[] = ["clip", "unet", "guided", "vae"];
+
+/** Inputs of the stages: the same for everyone. */
+interface Inputs {
+  readonly ids: readonly Int32Array<ArrayBuffer>[];
+  /** [c, height, width]. */
+  readonly sample: Float32Array<ArrayBuffer>;
+  readonly height: number;
+  readonly width: number;
+}
+
+/** Sections of the stages and of whole pictures. */
+export async function* stageSections(
+  device: Device,
+  path: string,
+  options: StageOptions,
+): AsyncGenerator<Section, void, undefined> {
+  const { progress, width, height, rounds, steps } = options;
+  progress("loading");
+  const load = performance.now();
+  await using model = await loadModel(device, path);
+  const loaded = (performance.now() - load) / 1e3;
+  const weights = device.memory.live;
+  const folder = await Deno.makeTempDir();
+  try {
+    const inputs = inputsOf(model, { width, height });
+    using ours = await ourStages(model, inputs, progress);
+    await write(folder, inputs, ours.context);
+    const seconds = await takeTurns([
+      ...STAGE_NAMES.map((stage): Contender => ({
+        name: OURS,
+        turn: async () => {
+          progress(`${STAGES[stage]}, ldm`);
+          return { [stage]: await timed(ours.stages[stage]) };
+        },
+      })),
+      ...options.peers.flatMap((peer) => peerTurns(peer, folder, inputs, progress)),
+    ], rounds);
+    const work = await workOf(device, path, options);
+    const errors = await distances(folder, ours.results);
+    yield {
+      title: `Stages at ${width}×${height}`,
+      notes: [
+        "Seconds: medians of turns taken with the peers. CPU: had all cores been the process's own. First: shaders " +
+        "compiled. Distance: normalised mean square of the difference from diffusers' f32. Ratios above 1 are ours.",
+      ],
+      rows: STAGE_NAMES.map((stage) => ({
+        "stage": STAGES[stage],
+        ...columns(seconds, OURS, stage),
+        "first": ours.first[stage],
+        "GFLOP": work[stage],
+        "GFLOP/s": work[stage] / (seconds.get(OURS)?.get(stage)?.median ?? NaN),
+        "distance": errors.get(stage),
+        ...comparison(seconds, options.peers, stage),
+      })),
+    };
+    ours[Symbol.dispose]();
+    device.resetPeak();
+    const pictures = await pictureTurns(model, inputs, folder, options);
+    yield {
+      title: `Pictures at ${width}×${height}`,
+      notes: [`Seconds from prompt to pixels: ${steps} steps of Euler, cfg ${CFG}.`],
+      rows: [{
+        "picture": `${steps} steps`,
+        ...columns(pictures, OURS, "picture"),
+        ...comparison(pictures, options.peers, "picture"),
+      }],
+    };
+    yield {
+      title: "Loading and memory",
+      notes: ["MiB; a software device's memory is in the process's own."],
+      rows: [
+        {
+          "who": OURS,
+          "load s": loaded,
+          "device, weights": weights / 2 ** 20,
+          "device, most": device.memory.peak / 2 ** 20,
+          "process, most": peakResident(),
+        },
+        ...options.peers.map((peer) => ({
+          "who": peer.name,
+          "load s": peer.load,
+          "process, most": peaks.get(peer),
+        })),
+      ],
+    };
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+const OURS = "ldm";
+
+function columns(
+  seconds: ReadonlyMap<string, ReadonlyMap<string, Seconds>>,
+  name: string,
+  piece: string,
+) {
+  const found = seconds.get(name)?.get(piece);
+  return { "ldm s": found?.median, "best": found?.best, "CPU": found?.cpu };
+}
+
+function comparison(
+  seconds: ReadonlyMap<string, ReadonlyMap<string, Seconds>>,
+  peers: readonly Peer[],
+  piece: string,
+) {
+  const mine = seconds.get(OURS)?.get(piece)?.median;
+  return Object.fromEntries(peers.flatMap(({ name }) => {
+    const found = seconds.get(name)?.get(piece)?.median;
+    const short = name.split(" ")[0];
+    return [[`${short} s`, found], [`ratio to ${short}`, mine && found && found / mine]];
+  }));
+}
+
+function inputsOf(model: Model, { width, height }: { width: number; height: number }): Inputs {
+  const { ids } = tokenizerOf(model)(PROMPT);
+  const size = { height: height / model.factor, width: width / model.factor };
+  const sample = torchCpu(7).normal(model.latentChannels * size.height * size.width);
+  return { ids: ids.map((list) => Int32Array.from(list)), sample, ...size };
+}
+
+/** Files that peers read; `context` is the text's states [tokens, width]. */
+async function write(folder: string, inputs: Inputs, context: Float32Array): Promise<void> {
+  const files = { ids: inputs.ids[0], sample: inputs.sample, context: context.slice() };
+  for (const [name, { buffer }] of Object.entries(files)) {
+    await Deno.writeFile(join(folder, name), new Uint8Array(buffer));
+  }
+}
+
+/** Our stages, warm; `first` is how long they took cold. */
+async function ourStages(model: Model, inputs: Inputs, progress: StageOptions["progress"]) {
+  const { ids, sample, height, width } = inputs;
+  const results = new Map<Stage, Float32Array>();
+  const [text] = await model.encodeText([ids]);
+  const condition: Condition = {
+    text,
+    ...(model.wantsSizes && { timeIds: [height * 8, width * 8, 0, 0, height * 8, width * 8] }),
+    ...(model.guidanceWidth !== undefined && { guidance: new Float32Array(model.guidanceWidth) }),
+  };
+  const denoiser = model.denoiser({ height, width });
+  const latents = { data: sample, channels: model.latentChannels, height, width };
+  const stages: Readonly<Record<Stage, () => Promise<void>>> = {
+    clip: async () => void results.set("clip", (await model.encodeText([ids]))[0].hidden),
+    unet: async () =>
+      void results.set("unet", (await denoiser.predict(sample, 500, [condition]))[0]),
+    guided: async () => void await denoiser.predict(sample, 500, [condition, condition]),
+    vae: async () => void results.set("vae", (await model.decodeImage(latents)).data),
+  };
+  const first: Partial<Record<Stage, number>> = {};
+  for (const stage of STAGE_NAMES) {
+    progress(`${STAGES[stage]}, ldm, cold`);
+    first[stage] = (await timed(stages[stage])).wall;
+  }
+  const dispose = () => denoiser[Symbol.dispose]();
+  return { stages, first, results, context: text.hidden, [Symbol.dispose]: dispose };
+}
+
+/** MiB that each peer's process has taken. */
+const peaks = new Map<Peer, number>();
+
+async function asked(peer: Peer, request: Readonly<Record<string, unknown>>): Promise<Answer> {
+  const answer = await peer.ask(request);
+  peaks.set(peer, answer.peak);
+  return answer;
+}
+
+/** A peer's turns; a peer that fails at something has no figure for it. */
+function peerTurns(
+  peer: Peer,
+  folder: string,
+  { height, width }: Inputs,
+  progress: StageOptions["progress"],
+): Contender[] {
+  const attempt = (what: string, ask: () => Promise<Record<string, Taken>>) => () => {
+    progress(`${what}, ${peer.name}`);
+    return ask().catch((error): Record<string, Taken> => {
+      progress(`${peer.name}: ${error instanceof Error ? error.message : error}`);
+      return {};
+    });
+  };
+  if (peer.wholePictures) {
+    const request = { op: "picture", prompt: PROMPT, height, width, steps: 2, cfg: 1 };
+    const turn = attempt("stages", async () => {
+      const { parts = {} } = await asked(peer, request);
+      const seconds = {
+        clip: parts.clip,
+        unet: parts.sampling === undefined ? undefined : parts.sampling / request.steps,
+        vae: parts.vae,
+      };
+      return Object.fromEntries(
+        Object.entries(seconds).flatMap(([stage, wall]) =>
+          wall === undefined ? [] : [[stage, { wall }]]
+        ),
+      );
+    });
+    return [{ name: peer.name, most: MOST_PICTURES, turn }];
+  }
+  const requests: Readonly<Record<Stage, Readonly<Record<string, unknown>>>> = {
+    clip: { op: "clip" },
+    unet: { op: "unet", batch: 1 },
+    guided: { op: "unet", batch: 2 },
+    vae: { op: "vae" },
+  };
+  return STAGE_NAMES.map((stage) => ({
+    name: peer.name,
+    turn: attempt(STAGES[stage], async () => ({
+      [stage]: await asked(peer, { ...requests[stage], folder, height, width }),
+    })),
+  }));
+}
+
+async function pictureTurns(
+  model: Model,
+  { height, width }: Inputs,
+  folder: string,
+  { steps, peers, progress, rounds, ...size }: StageOptions,
+) {
+  const request = { op: "picture", prompt: PROMPT, steps, cfg: CFG, folder, height, width };
+  return await takeTurns([
+    {
+      name: OURS,
+      turn: async () => {
+        progress("picture, ldm");
+        const settings = { prompt: PROMPT, steps, cfgScale: CFG, sampler: "euler", seed: 7 };
+        const picture = textToImage(model, { ...settings, width: size.width, height: size.height });
+        return {
+          picture: await timed(async () => {
+            for await (const _ of picture);
+          }),
+        };
+      },
+    },
+    ...peers.map((peer): Contender => ({
+      name: peer.name,
+      turn: async () => {
+        progress(`picture, ${peer.name}`);
+        const answer = await asked(peer, request).catch(() => undefined);
+        return answer ? { picture: answer } : {};
+      },
+    })),
+  ], Math.min(rounds, MOST_PICTURES));
+}
+
+/** How far our results are from what a peer left in the folder. */
+async function distances(
+  folder: string,
+  results: ReadonlyMap<Stage, Float32Array>,
+): Promise<Map<Stage, number>> {
+  const found = new Map<Stage, number>();
+  for (const [stage, mine] of results) {
+    const bytes = await Deno.readFile(join(folder, `${stage}.peer`)).catch(() => undefined);
+    if (!bytes) continue;
+    const theirs = new Float32Array(bytes.buffer);
+    let [error, power] = [0, 0];
+    theirs.forEach((v, i) => {
+      error += (v - mine[i]) ** 2;
+      power += v * v;
+    });
+    found.set(stage, error / power);
+  }
+  return found;
+}
+
+/** Largest resident set of this process so far, in MiB (Linux). */
+function peakResident(): number | undefined {
+  try {
+    const status = Deno.readTextFileSync("/proc/self/status");
+    return Math.round(Number(/VmHWM:\s+(\d+)/.exec(status)?.[1]) / 1024);
+  } catch {
+    return undefined;
+  }
+}
