@@ -24,6 +24,7 @@ interface Options extends ReportOptions {
   readonly height: number;
   readonly dtype: "f16" | "f32";
   readonly rounds: number;
+  readonly approximate?: true;
 }
 
 function definition() {
@@ -35,6 +36,7 @@ function definition() {
     .option("-W, --width <n>", "pixels", integer("--width", 1), 512)
     .option("-H, --height <n>", "pixels", integer("--height", 1), 512)
     .option("--dtype <type>", "f16 or f32: weights", choice("--dtype", ["f16", "f32"]), "f16")
+    .option("--approximate", "also kernels that sum coarser than f32: pictures differ a little")
     .option("--rounds <n>", "how often each is timed", integer("--rounds", 1, 1000), 7);
   return addReportOptions(command);
 }
@@ -48,13 +50,14 @@ export async function tune(argv: readonly string[]): Promise<number> {
   const programs = programsOf(path === undefined ? standard() : await workloadOf(path), options);
 
   await using device = await openDevice();
-  const tasks = tasksOf(programs.values(), device.profile, options.dtype);
+  const wanted = { weights: options.dtype, approximate: options.approximate === true };
+  const tasks = tasksOf(programs.values(), device.profile, wanted);
   progress.say(`${device.name}: ${tasks.length} operators and shapes have several kernels`);
   const start = performance.now();
   const found: Finding[] = [];
   try {
     progress.show("timing", 0, tasks.length, tasks[0]?.shapeClass);
-    for await (const finding of findings(device, tasks, { weights: options.dtype, ...options })) {
+    for await (const finding of findings(device, tasks, { ...wanted, rounds: options.rounds })) {
       found.push(finding);
       progress.clear();
       await tell(finding, options);

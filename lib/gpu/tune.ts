@@ -7,7 +7,7 @@
 import { MemoryError } from "../base/errors.ts";
 import { reachable } from "../graph/rewrite.ts";
 import { Graph, type Tensor } from "../graph/tensor.ts";
-import type { Profile } from "../kernels/kernel.ts";
+import type { LayoutOf, Profile } from "../kernels/kernel.ts";
 import { variantsOf } from "../kernels/select.ts";
 import { SOURCES } from "../kernels/sources.ts";
 import { type Choice, choiceOf, classOf, type Table } from "../kernels/table.ts";
@@ -56,8 +56,16 @@ export interface TuneOptions {
   readonly limit?: number;
 }
 
-/** Variants of a class that are tried. */
-const MOST_CANDIDATES = 3;
+/** What is to be tried. */
+export interface TaskOptions {
+  /** Element type of the weights. */
+  readonly weights: "f16" | "f32";
+  /** Variants of a class that are tried at most; three where absent. */
+  readonly most?: number;
+  /** Also variants that are coarser than f32. */
+  readonly approximate?: boolean;
+}
+
 /** What another variant must gain to be preferred to the first: less is noise. */
 const GAIN = 0.03;
 
@@ -67,12 +75,12 @@ function memoryOf(tensor: Tensor): Tensor {
 }
 
 /** Where weights of this type lie on a device. */
-function layoutsFor(profile: Profile, weights: "f16" | "f32") {
-  return (tensor: Tensor) => {
+function layoutsFor(profile: Profile, weights: "f16" | "f32"): LayoutOf {
+  return (tensor) => {
     const memory = memoryOf(tensor);
     return memory.op === "parameter"
       ? layoutFor(memory.attrs.role, memory.attrs.shape, weights, profile)
-      : { format: "rows32", residence: "buffer" } as const;
+      : { format: "rows32", residence: "buffer" };
   };
 }
 
@@ -80,14 +88,14 @@ function layoutsFor(profile: Profile, weights: "f16" | "f32") {
 export function tasksOf(
   programs: Iterable<readonly Tensor[]>,
   profile: Profile,
-  weights: "f16" | "f32",
+  options: TaskOptions,
 ): Task[] {
-  const layoutOf = layoutsFor(profile, weights);
+  const layoutOf = layoutsFor(profile, options.weights);
   const tasks = new Map<string, Task>();
   for (const outputs of programs) {
     for (const node of reachable(optimise(outputs, profile, choiceOf(profile)))) {
       if (["parameter", "input", "constant", "reshape"].includes(node.op)) continue;
-      const names = candidatesOf(node, profile, layoutOf);
+      const names = candidatesOf(node, profile, layoutOf, options);
       if (names.length < 2) continue;
       const shapeClass = classOf(node, layoutOf);
       const known = tasks.get(shapeClass);
@@ -99,9 +107,17 @@ export function tasksOf(
 }
 
 /** Names of the first variants; none where the node is too large to be computed at once, as it will be split. */
-function candidatesOf(node: Tensor, profile: Profile, layoutOf: ReturnType<typeof layoutsFor>) {
+function candidatesOf(
+  node: Tensor,
+  profile: Profile,
+  layoutOf: LayoutOf,
+  { most = 3, approximate = false }: TaskOptions,
+): string[] {
   try {
-    return variantsOf(node, profile, layoutOf).slice(0, MOST_CANDIDATES).map(({ name }) => name);
+    return variantsOf(node, profile, layoutOf)
+      .filter((variant) => approximate || !variant.approximate)
+      .slice(0, most)
+      .map(({ name }) => name);
   } catch (error) {
     if (error instanceof RangeError) return [];
     throw error;

@@ -331,7 +331,11 @@ function rate(work: Case["work"], seconds: number | undefined): number | undefin
 
 /** The default, and every other variant of the operators that an output takes. */
 function variantsOf(device: Device, output: Tensor): { variant: string; task?: Task }[] {
-  const tasks = tasksOf([[output]], device.profile, "f16");
+  const tasks = tasksOf([[output]], device.profile, {
+    weights: "f16",
+    most: Infinity,
+    approximate: true,
+  });
   const standard = tasks.map(({ shapeClass, names }) =>
     choiceOf(device.profile)(shapeClass) ?? names[0]
   );

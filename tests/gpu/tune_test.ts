@@ -32,7 +32,7 @@ function program() {
 
 Deno.test("tasksOf finds each class with several variants once, with its largest node", async () => {
   await using device = await openDevice();
-  const tasks = tasksOf([program(), program()], device.profile, "f16");
+  const tasks = tasksOf([program(), program()], device.profile, { weights: "f16" });
   const found = tasks.filter(({ shapeClass }) => shapeClass.startsWith("attention"))
     .map(({ shapeClass, count, node }) => [shapeClass, count, node.shape]);
   assert.deepEqual(found, [
@@ -48,7 +48,7 @@ Deno.test("tasksOf finds each class with several variants once, with its largest
 Deno.test("tune times every candidate of every task, chooses one of them and frees what it allocated", async () => {
   await using device = await openDevice();
   const before = device.memory.live;
-  const tasks = tasksOf([program()], device.profile, "f16");
+  const tasks = tasksOf([program()], device.profile, { weights: "f16" });
   const findings: Finding[] = [];
   for await (const finding of tune(device, tasks, SHORT)) findings.push(finding);
   assert.deepEqual(findings.map(({ task }) => task), tasks);
@@ -62,7 +62,7 @@ Deno.test("tune times every candidate of every task, chooses one of them and fre
 
 Deno.test("tune leaves out what does not fit the device", async () => {
   await using device = await openDevice({ memoryBudget: 1000 });
-  const task = tasksOf([program()], device.profile, "f16")
+  const task = tasksOf([program()], device.profile, { weights: "f16" })
     .find(({ shapeClass }) => shapeClass.startsWith("attention"));
   assert.ok(task);
   for await (const { timings, chosen } of tune(device, [task], SHORT)) {
@@ -77,7 +77,7 @@ Deno.test("a device with a table takes other kernels, and computes the same", as
     await using device = await openDevice(
       table === undefined ? {} : { table: () => Promise.resolve(table) },
     );
-    const tasks = tasksOf([program()], device.profile, "f16");
+    const tasks = tasksOf([program()], device.profile, { weights: "f16" });
     const second = new Map(tasks.map(({ shapeClass, names }) => [shapeClass, names[1]]));
     const g = new Graph();
     const of = (name: string, n: number) => g.input(name, [1, n, 2, 8]);
