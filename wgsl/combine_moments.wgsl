@@ -2,12 +2,12 @@
 //
 //   partial: [samples, chunks, columns, 2] of T as group_moments.wgsl leaves it      result: [samples, groups, 2] of f32
 //
-// One workgroup computes one group: its lanes take every LANES-th (chunk, channel) and are then merged pairwise.
+// One workgroup computes one group: its lanes take every LANES-th (chunk, channel) and merge them by Chan's formula; what
+// the lanes hold is then centred on the mean of all, whose own rounding is found and corrected on the way.
+// across_workgroup.wgsl or across_subgroups.wgsl adds it up.
 
 /// Count, mean and sum of squared deviations.
 alias Moments = vec3f;
-
-var<workgroup> shares: array<Moments, LANES>;
 
 fn merged(a: Moments, b: Moments) -> Moments {
   let count = a.x + b.x;
@@ -18,11 +18,11 @@ fn merged(a: Moments, b: Moments) -> Moments {
 }
 
 @compute @workgroup_size(LANES)
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let channels = params.group_channels;
   let first = group.x * channels;
-  var own = vec3f();
-  for (var i = lane; i < params.chunks * channels; i += LANES) {
+  var own = Moments();
+  for (var i = lane.index; i < params.chunks * channels; i += LANES) {
     let chunk = i / channels;
     let channel = first + i % channels;
     let at = (group.y * params.chunks + chunk) * params.channels * 2u
@@ -30,15 +30,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let count = min(params.chunk_pixels, params.pixels - chunk * params.chunk_pixels);
     own = merged(own, vec3f(f32(count), partial_at(at), partial_at(at + WIDTH)));
   }
-  shares[lane] = own;
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { shares[lane] = merged(shares[lane], shares[lane + half]); }
-  }
-  if (lane == 0u) {
-    let all = shares[0];
+  let total = sum_across(vec2f(own.x, own.x * own.y), lane);
+  let mean = total.y / total.x;
+  let apart = own.y - mean;
+  let spread = sum_across(vec2f(own.x * apart, own.z + own.x * apart * apart), lane) / total.x;
+  if (lane.index == 0u) {
     let at = (group.y * params.groups + group.x) * 2u;
-    result[at] = all.y;
-    result[at + 1u] = all.z / all.x;
+    result[at] = mean + spread.x;
+    result[at + 1u] = spread.y - spread.x * spread.x;
   }
 }

@@ -4,27 +4,13 @@
 //
 // LANES invocations share ROWS rows; the workgroup has THREADS of them. Three passes over a row: its mean; the mean
 // and the square of the distances from it, whose own mean corrects the first one's rounding; the result.
+// across_workgroup.wgsl or across_subgroups.wgsl adds up what lanes hold.
 // Few lanes and several rows suit a CPU, where weight and bias are then read once for all of them; many lanes suit a GPU.
 
-var<workgroup> shares: array<f32, THREADS>;
-
-/// The sum of `value` over the lanes that share a row.
-fn across(value: f32, thread: u32) -> f32 {
-  if (LANES == 1u) { return value; }
-  workgroupBarrier();
-  shares[thread] = value;
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (thread % LANES < half) { shares[thread] += shares[thread + half]; }
-  }
-  workgroupBarrier();
-  return shares[thread - thread % LANES];
-}
-
 @compute @workgroup_size(THREADS)
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
-  let lane = thread % LANES;
-  let row = ((group.y * params.grid_columns + group.x) * (THREADS / LANES) + thread / LANES) * ROWS;
+fn main(@builtin(workgroup_id) group: vec3u, thread: Lane) {
+  let lane = thread.index % LANES;
+  let row = ((group.y * params.grid_columns + group.x) * (THREADS / LANES) + thread.index / LANES) * ROWS;
   let length = f32(params.columns * WIDTH);
 
   var first: array<u32, ROWS>;
@@ -39,7 +25,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   }
   var means: array<f32, ROWS>;
   /*unroll*/ for (var r = 0u; r < ROWS; r++) {
-    means[r] = across(sum_of(totals[r]), thread) / length;
+    means[r] = sum_across(vec2f(sum_of(totals[r])), thread).x / length;
   }
   var errors: array<T, ROWS>;
   var squares: array<T, ROWS>;
@@ -53,9 +39,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   var shifts: array<f32, ROWS>;
   var factors: array<f32, ROWS>;
   /*unroll*/ for (var r = 0u; r < ROWS; r++) {
-    let shift = across(sum_of(errors[r]), thread) / length;
-    let variance = across(sum_of(squares[r]), thread) / length - shift * shift;
-    shifts[r] = shift;
+    let both = sum_across(vec2f(sum_of(errors[r]), sum_of(squares[r])), thread) / length;
+    let variance = both.y - both.x * both.x;
+    shifts[r] = both.x;
     factors[r] = inverseSqrt(max(variance, 0.0) + params.eps);
   }
   for (var column = lane; column < params.columns; column += LANES) {

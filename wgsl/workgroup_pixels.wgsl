@@ -1,5 +1,6 @@
 // a of a convolution: row i is what output pixel i sees, ordered (ky, kx, ci): implicit GEMM. x: [n, h, w, ci / 4] vec4f.
-// Pixels outside the picture are zeros; `upsample` repeats pixels.
+// Pixels outside the picture are zeros; `upsample` repeats pixels. Past the end of the reduction there may be more
+// pixels, which meet zero weights.
 
 /// An output pixel: where its picture begins, and the first tap's place in the (enlarged) picture, which wraps below zero.
 struct Place {
@@ -25,7 +26,7 @@ fn a_of(place: Place, k: u32) -> vec4f {
   let ky = tap / params.kernel_width;
   let y = place.above + ky;
   let x = place.before + (tap - ky * params.kernel_width);
-  let inside = ky < params.kernel_height && y < params.height * UPSAMPLE && x < params.input_width * UPSAMPLE;
+  let inside = y < params.height * UPSAMPLE && x < params.input_width * UPSAMPLE;
   let pixel = place.picture + y / UPSAMPLE * params.input_width + x / UPSAMPLE;
   let at = pixel * params.tap_depth + (k - tap * params.tap_depth) - params.x_skipped;
   return select(vec4f(), x_at(at), inside);

@@ -76,6 +76,11 @@ export function isSoftware({ info }: GPUAdapter): boolean {
   return /llvmpipe|lavapipe|swiftshader|software/i.test(`${info.description} ${info.device}`);
 }
 
+/** Kernels for software devices, whose subgroups are the CPU's vectors, are written for eight lanes; some CPUs have four. */
+function hasVectorsOfEight({ info }: GPUAdapter): boolean {
+  return info.subgroupMinSize === 8 && info.subgroupMaxSize === 8;
+}
+
 /** A device with subgroups where the driver has them: Deno does not list them, but grants them. */
 async function withSubgroups(
   adapter: GPUAdapter,
@@ -99,7 +104,7 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
   const requiredFeatures = wanted.filter((name) => adapter.features.has(name));
   let device;
   try {
-    device = isSoftware(adapter) && !minimum
+    device = !minimum
       ? await withSubgroups(adapter, { requiredLimits, requiredFeatures })
       : await adapter.requestDevice({ requiredLimits, requiredFeatures });
   } catch (cause) {
@@ -154,7 +159,8 @@ export class Device implements AsyncDisposable {
       maxWorkgroupMemory: gpu.limits.maxComputeWorkgroupStorageSize,
       maxInvocations: gpu.limits.maxComputeInvocationsPerWorkgroup,
       f16: gpu.features.has("shader-f16"),
-      subgroups: gpu.features.has("subgroups"),
+      subgroups: gpu.features.has("subgroups") &&
+        (!isSoftware(adapter) || hasVectorsOfEight(adapter)),
     };
     this.choice = choiceOf(this.profile, table);
     gpu.addEventListener("uncapturederror", (event) => {

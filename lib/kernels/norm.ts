@@ -1,6 +1,7 @@
 /** Group norms (moments, then normalisation), layer norms and softmax: one kernel for each, over any number of rows. */
 
 import type { Tensor } from "../graph/tensor.ts";
+import { type Across, acrossesFor, acrossParts, BY_WORKGROUP } from "./across.ts";
 import {
   type Binding,
   type Dispatch,
@@ -106,11 +107,12 @@ export const groupMoments: Kernel<"groupMoments"> = (node, profile, layoutOf) =>
     };
   });
   const groupChannels = channels / groups;
-  const second: Dispatch = {
+  const second = ({ constants, functions }: ReturnType<typeof acrossParts>): Dispatch => ({
     shader: {
       source: combineMomentsSource,
       type: "f32",
-      constants: { LANES, WIDTH: width },
+      constants: { LANES, ...constants, WIDTH: width },
+      functions,
       bindings: [
         {
           name: "partial",
@@ -139,11 +141,16 @@ export const groupMoments: Kernel<"groupMoments"> = (node, profile, layoutOf) =>
       },
     },
     grid: [groups, samples, 1],
-    iterations: Math.ceil(chunks * groupChannels / LANES) + Math.log2(LANES),
-  };
-  const dispatches = [...first, second];
+    iterations: Math.ceil(chunks * groupChannels / LANES) + 2 * LANES,
+  });
   const bytes = samples * chunks * channels * 2 * 4;
-  return [{ name: "chunks", scratch: [bytes], dispatches }];
+  const variantOf = (across: Across): Variant => ({
+    name: across.name,
+    scratch: [bytes],
+    dispatches: [...first, second(acrossParts(across, "vec2f", LANES))],
+  });
+  const [best, ...others] = acrossesFor(profile);
+  return [variantOf(best), ...others.map(variantOf)];
 };
 
 export const groupNormalize: Kernel<"groupNormalize"> = (node, profile, layoutOf) => {
@@ -229,11 +236,18 @@ interface Sharing {
   readonly name: string;
   readonly lanes: number;
   readonly rows: number;
+  readonly across: Across;
 }
-const ALONE: Sharing = { name: "rows", lanes: 1, rows: 1 };
-const SEVERAL: Sharing = { name: "rows", lanes: 1, rows: 8 };
-const TOGETHER: Sharing = { name: "workgroup", lanes: 64, rows: 1 };
 const THREADS = 64;
+const ALONE: Sharing = { name: "rows", lanes: 1, rows: 1, across: BY_WORKGROUP };
+const SEVERAL: Sharing = { ...ALONE, rows: 8 };
+
+/** Rows that a whole workgroup shares, in the ways a device has. */
+function togetherOn(profile: Profile): readonly [Sharing, ...Sharing[]] {
+  const sharing = (across: Across) => ({ name: across.name, lanes: THREADS, rows: 1, across });
+  const [best, ...others] = acrossesFor(profile);
+  return [sharing(best), ...others.map(sharing)];
+}
 
 /** The rows of a matrix [rows, columns] of T, shared out to lanes. */
 function byRows(
@@ -262,12 +276,13 @@ export const layerNorm: Kernel<"layerNorm"> = (node, profile, layoutOf) => {
   const channels = x.shape[x.rank - 1];
   const { type, width } = widthOf(channels);
   const residences = residencesOf(node, profile, layoutOf);
-  const software = profile.kind === "software";
+  const together = togetherOn(profile);
   return byRows(
     node,
     profile,
-    software ? [SEVERAL, TOGETHER] : [TOGETHER, SEVERAL],
+    profile.kind === "software" ? [SEVERAL, ...together] : [...together, SEVERAL],
     (sharing, rows, whole) => {
+      const across = acrossParts(sharing.across, "vec2f", THREADS);
       const epilogue = epilogueOf(node, type, { residences, ...(whole ? {} : { rows }) });
       const source = partOf(x, rows, residences[0], profile);
       const target = partOf(x, rows, "buffer", profile);
@@ -286,8 +301,13 @@ export const layerNorm: Kernel<"layerNorm"> = (node, profile, layoutOf) => {
         shader: {
           source: layerNormSource,
           type,
-          constants: { THREADS, LANES: sharing.lanes, ROWS: sharing.rows, WIDTH: width },
-          functions: `${FOLDS[type]}\n${epilogue.functions}`,
+          constants: {
+            ...across.constants,
+            LANES: sharing.lanes,
+            ROWS: sharing.rows,
+            WIDTH: width,
+          },
+          functions: `${across.functions}\n${FOLDS[type]}\n${epilogue.functions}`,
           bindings: [
             read("x", 0),
             read("weight", 1),
@@ -315,7 +335,7 @@ export const layerNorm: Kernel<"layerNorm"> = (node, profile, layoutOf) => {
           f32: { eps: node.attrs.eps },
         },
         grid: [gridColumns, gridRows, 1],
-        iterations: 3 * Math.ceil(columns / sharing.lanes) + 4 * sharing.rows * 8,
+        iterations: 3 * Math.ceil(columns / sharing.lanes) + 2 * sharing.rows * THREADS,
       };
     },
   );
@@ -328,13 +348,14 @@ export const softmax: Kernel<"softmax"> = (node, profile, layoutOf) => {
   const [residence] = residencesOf(node, profile, layoutOf);
   const columns = channels / width;
   const LONG = 16_384; // three passes of a lane alone would come near the limit of iterations
-  const software = profile.kind === "software";
+  const together = togetherOn(profile);
   const sharings = columns > LONG
-    ? [TOGETHER] as const
-    : software
-    ? [ALONE, TOGETHER] as const
-    : [TOGETHER, ALONE] as const;
+    ? together
+    : profile.kind === "software"
+    ? [ALONE, ...together] as const
+    : [...together, ALONE] as const;
   return byRows(node, profile, sharings, (sharing, rows) => {
+    const across = acrossParts(sharing.across, "f32", THREADS);
     const source = partOf(x, rows, residence, profile);
     const target = partOf(x, rows, "buffer", profile);
     const [gridColumns, gridRows] = rowGrid(rows.end - rows.begin, sharing);
@@ -343,8 +364,8 @@ export const softmax: Kernel<"softmax"> = (node, profile, layoutOf) => {
       shader: {
         source: softmaxSource,
         type,
-        constants: { THREADS, LANES: sharing.lanes },
-        functions: FOLDS[type],
+        constants: { ...across.constants, LANES: sharing.lanes },
+        functions: `${across.functions}\n${FOLDS[type]}`,
         bindings: [
           { name: "x", source: 0, element: type, access: "read", residence, ...windowed(source) },
           {
@@ -367,7 +388,7 @@ export const softmax: Kernel<"softmax"> = (node, profile, layoutOf) => {
         },
       },
       grid: [gridColumns, gridRows, 1],
-      iterations: 3 * Math.ceil(columns / sharing.lanes) + 16,
+      iterations: 3 * Math.ceil(columns / sharing.lanes) + 2 * THREADS,
     };
   });
 };

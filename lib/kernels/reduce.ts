@@ -1,6 +1,10 @@
-/** Sums and maxima over any axes: [kept, reduced] → [kept], in two dispatches where the reduced axes are long. */
+/**
+ * Sums and maxima over any axes: [kept, reduced] → [kept], in two dispatches where the reduced axes are long. On GPUs the
+ * invocations of a workgroup also fold together, which suits few results.
+ */
 
 import { show, sizeOf, stridesOf } from "../base/shape.ts";
+import { type Across, acrossesFor, acrossParts } from "./across.ts";
 import {
   type Binding,
   type Dispatch,
@@ -15,16 +19,33 @@ import {
 import { collapse, flatGrid, indexText, placeText } from "./views.ts";
 import divideSource from "../../wgsl/divide.wgsl" with { type: "text" };
 import source from "../../wgsl/reduce.wgsl" with { type: "text" };
+import acrossSource from "../../wgsl/reduce_across.wgsl" with { type: "text" };
 
 const LANES = 64;
 
 /** The longest run of elements that is folded at once; longer ones are cut into chunks of about equal number and length. */
 const LONGEST = 512;
 
-/** Two values into one, and the numbers of a vec4 into one. */
+/** The same for a workgroup that folds together. */
+const LONGEST_TOGETHER = LANES * LONGEST;
+
+/** So many results keep a GPU busy one by one. */
+const MANY = 4096;
+
+/** Two values into one, the numbers of a vec4 into one, what a workgroup's invocations hold, and where they start. */
 const FOLDS = {
-  sum: { pair: "a + b", four: "(v.x + v.y) + (v.z + v.w)" },
-  maximum: { pair: "max(a, b)", four: "max(max(v.x, v.y), max(v.z, v.w))" },
+  sum: {
+    pair: "a + b",
+    four: "(v.x + v.y) + (v.z + v.w)",
+    across: "sum_across",
+    start: "T()",
+  },
+  maximum: {
+    pair: "max(a, b)",
+    four: "max(max(v.x, v.y), max(v.z, v.w))",
+    across: "max_across",
+    start: "first",
+  },
 } as const;
 
 /** Axes of an operand with their strides. */
@@ -61,6 +82,8 @@ interface Stage {
   readonly from: { readonly source: Binding["source"]; readonly residence: Residence };
   readonly to: Binding["source"];
   readonly chunk: number;
+  /** Where a workgroup folds a chunk together. */
+  readonly together: Across | undefined;
 }
 
 function named(name: string, { sizes, strides }: Axes): Record<string, number> {
@@ -72,7 +95,7 @@ function named(name: string, { sizes, strides }: Axes): Record<string, number> {
 }
 
 function dispatchOf(stage: Stage): Dispatch {
-  const { fold, from, to, chunk } = stage;
+  const { fold, from, to, chunk, together } = stage;
   const outer = (axes: Axes) => axes.strides.every((stride) => stride % 4 === 0);
   const keptVec4s = endsInVec4s(stage.kept) && outer(stage.reduced);
   const foldedVec4s = endsInVec4s(stage.reduced) && outer(stage.kept) && chunk % 4 === 0;
@@ -81,16 +104,24 @@ function dispatchOf(stage: Stage): Dispatch {
   const reduced = vector ? inVec4s(stage.reduced, foldedVec4s) : stage.reduced;
   const rounds = foldedVec4s ? chunk / 4 : chunk;
   const count = sizeOf(kept.sizes) * Math.ceil(sizeOf(reduced.sizes) / rounds);
-  const [gridColumns, gridRows] = flatGrid(Math.ceil(count / LANES));
+  const [gridColumns, gridRows] = flatGrid(together ? count : Math.ceil(count / LANES));
   const type = vector ? "vec4f" : "f32";
   const resultType = keptVec4s ? "vec4f" : "f32";
-  const { pair, four } = FOLDS[fold];
+  const { pair, four, across, start } = FOLDS[fold];
+  const shared = together ? acrossParts(together, type, LANES) : undefined;
   return {
     shader: {
-      source,
+      source: together ? acrossSource : source,
       type,
-      constants: { LANES },
+      constants: { LANES, ...shared?.constants },
       functions: [
+        ...(shared
+          ? [
+            shared.functions,
+            `fn across(value: T, lane: Lane) -> T { return ${across}(value, lane); }`,
+            `fn started(first: T) -> T { return ${start}; }`,
+          ]
+          : []),
         divideSource,
         indexText("kept_index", "kept_size", kept.sizes.length),
         indexText("reduced_index", "reduced_size", reduced.sizes.length),
@@ -122,7 +153,7 @@ function dispatchOf(stage: Stage): Dispatch {
       },
     },
     grid: [gridColumns, gridRows, 1],
-    iterations: rounds,
+    iterations: together ? Math.ceil(rounds / LANES) + 2 * LANES : rounds,
   };
 }
 
@@ -130,7 +161,7 @@ function reduction(
   node: NodeOf<"sum" | "maximum">,
   profile: Profile,
   layoutOf: LayoutOf,
-): readonly [Variant] {
+): readonly [Variant, ...Variant[]] {
   const [x] = node.inputs;
   const [residence] = residencesOf(node, profile, layoutOf);
   if (residence === "buffer" && x.size * 4 > profile.maxBinding) {
@@ -146,28 +177,35 @@ function reduction(
     return merged(axes.map((i) => x.shape[i]), axes.map((i) => strides[i]));
   };
   const [kept, reduced] = [pick(false), pick(true)];
-  const length = sizeOf(reduced.sizes);
-  const chunk = length <= LONGEST
-    ? length
-    : Math.ceil(Math.max(LONGEST, Math.sqrt(length)) / 4) * 4;
-  const chunks = Math.ceil(length / chunk);
   const from = { source: 0, residence };
-  const fold = node.op;
-  const dispatches = chunks === 1
-    ? [dispatchOf({ fold, kept, reduced, from, to: "result", chunk })]
-    : [
-      dispatchOf({ fold, kept, reduced, from, to: { scratch: 0 }, chunk }),
-      dispatchOf({
-        fold,
-        kept: { sizes: [node.size], strides: [1] },
-        reduced: { sizes: [chunks], strides: [node.size] },
-        from: { source: { scratch: 0 }, residence: "buffer" },
-        to: "result",
-        chunk: chunks,
-      }),
-    ];
-  const scratch = chunks === 1 ? [] : [chunks * node.size * 4];
-  return [{ name: "chunks", scratch, dispatches }];
+  const variantOf = (together?: Across): Variant => {
+    const length = sizeOf(reduced.sizes);
+    const longest = together ? LONGEST_TOGETHER : LONGEST;
+    const chunk = length <= longest
+      ? length
+      : Math.ceil(Math.max(longest, Math.sqrt(length)) / 4) * 4;
+    const chunks = Math.ceil(length / chunk);
+    const stage = { fold: node.op, together };
+    const dispatches = chunks === 1
+      ? [dispatchOf({ ...stage, kept, reduced, from, to: "result", chunk })]
+      : [
+        dispatchOf({ ...stage, kept, reduced, from, to: { scratch: 0 }, chunk }),
+        dispatchOf({
+          ...stage,
+          kept: { sizes: [node.size], strides: [1] },
+          reduced: { sizes: [chunks], strides: [node.size] },
+          from: { source: { scratch: 0 }, residence: "buffer" },
+          to: "result",
+          chunk: chunks,
+        }),
+      ];
+    const scratch = chunks === 1 ? [] : [chunks * node.size * 4];
+    return { name: together?.name ?? "chunks", scratch, dispatches };
+  };
+  const alone = variantOf();
+  if (profile.kind === "software") return [alone];
+  const [best, ...others] = acrossesFor(profile).map(variantOf);
+  return node.size >= MANY ? [alone, best, ...others] : [best, ...others, alone];
 }
 
 export const sum: Kernel<"sum"> = reduction;

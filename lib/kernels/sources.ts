@@ -1,5 +1,7 @@
 /** The text of every shader: what a tuned table was measured with. */
 
+import acrossSubgroups from "../../wgsl/across_subgroups.wgsl" with { type: "text" };
+import acrossWorkgroup from "../../wgsl/across_workgroup.wgsl" with { type: "text" };
 import attention from "../../wgsl/attention.wgsl" with { type: "text" };
 import attentionSubgroups from "../../wgsl/attention_subgroups.wgsl" with { type: "text" };
 import attentionTiles from "../../wgsl/attention_tiles.wgsl" with { type: "text" };
@@ -17,6 +19,7 @@ import matmul from "../../wgsl/matmul.wgsl" with { type: "text" };
 import matmulRows from "../../wgsl/matmul_rows.wgsl" with { type: "text" };
 import matmulVector from "../../wgsl/matmul_vector.wgsl" with { type: "text" };
 import reduce from "../../wgsl/reduce.wgsl" with { type: "text" };
+import reduceAcross from "../../wgsl/reduce_across.wgsl" with { type: "text" };
 import softmax from "../../wgsl/softmax.wgsl" with { type: "text" };
 import workgroupF16 from "../../wgsl/workgroup_f16.wgsl" with { type: "text" };
 import workgroupF32 from "../../wgsl/workgroup_f32.wgsl" with { type: "text" };
@@ -27,6 +30,8 @@ import workgroupSums from "../../wgsl/workgroup_sums.wgsl" with { type: "text" }
 
 /** Every file of wgsl/, in the order of their names. */
 export const SOURCES: readonly string[] = [
+  acrossSubgroups,
+  acrossWorkgroup,
   attention,
   attentionSubgroups,
   attentionTiles,
@@ -44,6 +49,7 @@ export const SOURCES: readonly string[] = [
   matmulRows,
   matmulVector,
   reduce,
+  reduceAcross,
   softmax,
   workgroupF16,
   workgroupF32,

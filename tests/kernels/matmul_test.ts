@@ -48,6 +48,7 @@ kernelTest("matmul", {
     "weights, an odd width of the result": { build: linear(9, 37, 24) },
     "weights, a wide reduction": { build: linear(33, 64, 2560), fills: ["ordinary", "offset"] },
     "weights, a reduction of twelve": { build: linear(18, 33, 12) },
+    "weights, two rows, a reduction of twelve": { build: linear(2, 33, 12) },
     "weights, a reduction of five": { build: linear(7, 9, 5) },
     "weights, as in a text encoder": { build: linear(77, 768, 768), fills: ["ordinary"] },
     "weights, activations too large for a texture": {

@@ -4,7 +4,7 @@ import { Graph } from "../../lib/graph/tensor.ts";
 import type { Epilogue } from "../../lib/graph/ops.ts";
 import type { Expression } from "../../lib/graph/expression.ts";
 import { groupMoments, groupNormalize, layerNorm, softmax } from "../../lib/kernels/norm.ts";
-import { profileOf, testDevice } from "../gpu.ts";
+import { profileOf, subgroupDevice, testDevice } from "../gpu.ts";
 import { type KernelCase, kernelTest, normals } from "./harness.ts";
 import { meaning } from "./meaning.ts";
 import { prepare } from "./runner.ts";
@@ -156,7 +156,6 @@ kernelTest("softmax", {
 });
 
 Deno.test("groupMoments keeps the variance where the mean is 10,000 deviations", async () => {
-  const device = await testDevice();
   const shape = [1, 64, 64, 12];
   const layoutOf = () => ({ format: "rows32", residence: "buffer" }) as const;
   for (const outlier of [false, true]) {
@@ -167,21 +166,26 @@ Deno.test("groupMoments keeps the variance where the mean is 10,000 deviations",
     const x = Float32Array.from({ length: 64 * 64 * 12 }, () => 100 + 0.01 * normal());
     if (outlier) x[0] = -400; // in the first group: nothing may be centred on it
     const expected = interpret([node], { x }, { precision: "f64" })[0];
-    for (const kind of ["software", "gpu"] as const) {
-      const [variant] = groupMoments(node, profileOf(device, { kind }), layoutOf);
-      using prepared = await prepare(
-        device,
-        node,
-        variant,
-        new Map([[node.inputs[0], x]]),
-        layoutOf,
-      );
-      prepared.reset();
-      prepared.submit(1);
-      const actual = await prepared.read();
-      for (let i = 1; i < actual.length; i += 2) {
-        const error = Math.abs(actual[i] / expected[i] - 1);
-        assert.ok(error < 1e-4, `${kind}: variance ${actual[i]}, expected ${expected[i]}`);
+    const devices = [await testDevice(), await subgroupDevice()].filter((device) => !!device);
+    for (const device of devices) {
+      for (const kind of ["software", "gpu"] as const) {
+        for (const variant of groupMoments(node, profileOf(device, { kind }), layoutOf)) {
+          using prepared = await prepare(
+            device,
+            node,
+            variant,
+            new Map([[node.inputs[0], x]]),
+            layoutOf,
+          );
+          prepared.reset();
+          prepared.submit(1);
+          const actual = await prepared.read();
+          for (let i = 1; i < actual.length; i += 2) {
+            const error = Math.abs(actual[i] / expected[i] - 1);
+            const label = `${kind} ${variant.name}`;
+            assert.ok(error < 1e-4, `${label}: variance ${actual[i]}, expected ${expected[i]}`);
+          }
+        }
       }
     }
   }
