@@ -60,7 +60,7 @@ export interface TuneOptions {
 export interface TaskOptions {
   /** Element type of the weights. */
   readonly weights: "f16" | "f32";
-  /** Variants of a class that are tried at most; three where absent. */
+  /** Variants of a class that are tried at most; six where absent. */
   readonly most?: number;
   /** Also variants that are coarser than f32. */
   readonly approximate?: boolean;
@@ -68,6 +68,9 @@ export interface TaskOptions {
 
 /** What another variant must gain to be preferred to the first: less is noise. */
 const GAIN = 0.03;
+
+/** A variant whose first run takes so many times the fastest's, and longer than a sample, takes no part in the rounds. */
+const HOPELESS = 3;
 
 /** The tensor whose memory a reshape shares. */
 function memoryOf(tensor: Tensor): Tensor {
@@ -99,8 +102,8 @@ export function tasksOf(
       if (names.length < 2) continue;
       const shapeClass = classOf(node, layoutOf);
       const known = tasks.get(shapeClass);
-      const largest = known && known.node.size >= node.size ? known.node : node;
-      tasks.set(shapeClass, { shapeClass, node: largest, names, count: (known?.count ?? 0) + 1 });
+      const largest = known && known.node.size >= node.size ? known : { node, names };
+      tasks.set(shapeClass, { ...largest, shapeClass, count: (known?.count ?? 0) + 1 });
     }
   }
   return [...tasks.values()];
@@ -111,7 +114,7 @@ function candidatesOf(
   node: Tensor,
   profile: Profile,
   layoutOf: LayoutOf,
-  { most = 3, approximate = false }: TaskOptions,
+  { most = 6, approximate = false }: TaskOptions,
 ): string[] {
   try {
     return variantsOf(node, profile, layoutOf)
@@ -176,19 +179,23 @@ async function takeTurns(
   { rounds = 7, sample = 60, limit = 10_000 }: TuneOptions,
 ): Promise<Timing[]> {
   if (candidates.length === 0) return [];
-  let once = Infinity;
+  const once: number[] = [];
   for (const { program } of candidates) {
     await program.time(1); // compiles
-    once = Math.min(once, await program.time(1));
+    once.push(await program.time(1));
   }
   const idle = await candidates[0].program.time(0);
-  const times = Math.max(1, Math.min(1000, Math.ceil(sample / Math.max(0.05, once - idle))));
-  const samples = candidates.map((): number[] => []);
+  const least = Math.max(0.05, Math.min(...once) - idle);
+  const times = Math.max(1, Math.min(1000, Math.ceil(sample / least)));
+  const samples = once.map((milliseconds) => [Math.max(0, milliseconds - idle)]);
+  const racing = candidates.map(({ program }, i) => ({ program, own: samples[i] }))
+    .filter(({ own: [alone] }) => alone <= Math.max(HOPELESS * least, sample));
+  for (const { own } of racing) own.pop(); // a single dispatch is not to be compared with many
   const start = performance.now();
   for (let round = 0; round < rounds; round++) {
     if (round >= 3 && performance.now() - start > limit) break;
-    for (const [i, { program }] of candidates.entries()) {
-      samples[i].push(Math.max(0, await program.time(times) - idle) / times);
+    for (const { program, own } of racing) {
+      own.push(Math.max(0, await program.time(times) - idle) / times);
     }
   }
   return candidates.map(({ name }, i) => ({
