@@ -184,7 +184,7 @@ async function takeTurns(
     await program.time(1); // compiles
     once.push(await program.time(1));
   }
-  const idle = await candidates[0].program.time(0);
+  const idle = await candidates[0].program.idle();
   const least = Math.max(0.05, Math.min(...once) - idle);
   const times = Math.max(1, Math.min(1000, Math.ceil(sample / least)));
   const samples = once.map((milliseconds) => [Math.max(0, milliseconds - idle)]);

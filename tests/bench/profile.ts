@@ -8,7 +8,6 @@ import type { Device } from "../../lib/gpu/device.ts";
 import { compile, type HostArray } from "../../lib/gpu/program.ts";
 import type { Tensor } from "../../lib/graph/tensor.ts";
 import type { Section } from "./report.ts";
-import { timed } from "./turns.ts";
 
 /** What a program is part of, by its name in `programsOf`. */
 const PROGRAMS = { "denoiser": "unet", "decoder": "vae" } as const;
@@ -48,7 +47,6 @@ export async function* profileSections(
       program.feed(inputsOf(outputs[0]));
       options.progress(`${name}: the first run compiles its shaders`);
       await program.time(1);
-      const idle = (await timed(() => program.time(0))).wall * 1e3;
       const rounds: { label: string; milliseconds: number }[][] = [];
       const wholes: number[] = [];
       for (let round = 0; round < Math.min(options.rounds, 3); round++) {
@@ -56,7 +54,7 @@ export async function* profileSections(
         wholes.push(await program.time(1));
         rounds.push(await program.profile());
       }
-      yield section(`${name} at ${options.width}×${options.height}`, rounds, idle, wholes);
+      yield section(`${name} at ${options.width}×${options.height}`, rounds, wholes);
     } finally {
       releaseWeights(device, parameters);
     }
@@ -78,7 +76,6 @@ function inputsOf(output: Tensor): Record<string, HostArray> {
 function section(
   title: string,
   rounds: readonly (readonly { label: string; milliseconds: number }[])[],
-  idle: number,
   wholes: readonly number[],
 ): Section {
   const kinds = new Map<string, { steps: number; milliseconds: number }>();
@@ -86,25 +83,20 @@ function section(
   for (const [i, { label }] of rounds[0].entries()) {
     const kind = label.startsWith("stage for") ? "copy into a texture" : label.split(" ")[0];
     const best = Math.min(...rounds.map((round) => round[i].milliseconds));
-    const milliseconds = Math.max(0, best - idle);
     const known = kinds.get(kind) ?? { steps: 0, milliseconds: 0 };
     kinds.set(kind, {
       steps: known.steps + 1,
-      milliseconds: known.milliseconds + milliseconds,
+      milliseconds: known.milliseconds + best,
     });
-    sum += milliseconds;
-    if (!ARITHMETIC.includes(kind)) others += milliseconds;
+    sum += best;
+    if (!ARITHMETIC.includes(kind)) others += best;
   }
   const rows = [...kinds].sort(([, a], [, b]) => b.milliseconds - a.milliseconds);
   return {
     title: `Where the time goes: ${title}`,
     notes: [
-      `Every step alone, the best of ${rounds.length}, less ${
-        idle.toFixed(1)
-      } ms of waiting; together ` +
-      `${(sum / 1e3).toFixed(2)} s, the whole at once ${
-        (Math.min(...wholes) / 1e3).toFixed(2)
-      } s. ` +
+      `Every step alone, the best of ${rounds.length}; together ${(sum / 1e3).toFixed(2)} s, ` +
+      `the whole at once ${(Math.min(...wholes) / 1e3).toFixed(2)} s. ` +
       `Outside products, convolutions and attention: ${(others / sum * 100).toFixed(1)} %.`,
     ],
     rows: rows.map(([kind, { steps, milliseconds }]) => ({
