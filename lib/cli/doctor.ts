@@ -19,6 +19,12 @@ const FEATURES: readonly (readonly [GPUFeatureName, string])[] = [
   ["timestamp-query", "timings of single kernels"],
 ];
 
+/** Which kernels a device gets. */
+const KERNELS = {
+  software: "those for software devices: textures and registers",
+  gpu: "those for GPUs: buffers and workgroup memory",
+} as const;
+
 /** Limits that decide how work is split, and how each is shown. */
 const LIMITS: readonly (readonly [keyof GPUSupportedLimits, (value: number) => string])[] = [
   ["maxBufferSize", mebibytes],
@@ -46,6 +52,9 @@ export async function doctor(argv: readonly string[]): Promise<number> {
   else for (const line of lines(about)) await printLine(line);
 
   await using device = await openDevice();
+  const { kind, subgroups = false, f16 } = device.profile;
+  if (options.json) await printJson({ event: "device", kernels: kind, subgroups, f16 });
+  else await printLine(`kernels    ${KERNELS[kind]}${subgroups ? ", with subgroups" : ""}`);
   const results: KnownAnswer[] = [];
   const start = performance.now();
   for await (const result of knownAnswers(device)) {
@@ -71,7 +80,7 @@ export async function doctor(argv: readonly string[]): Promise<number> {
     );
   }
   if (options.json) await printJson({ event: "done", tests: results.length });
-  else await printLine(`kernels    ${results.length} known answers are right (${took})`);
+  else await printLine(`answers    ${results.length} known answers are right (${took})`);
   return 0;
 }
 

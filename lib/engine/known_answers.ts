@@ -1,6 +1,7 @@
 /**
- * Known answers: every kind of kernel on this device, on small made-up values, against the interpreter in double
- * precision. Drivers have bugs; this finds the ones that would spoil pictures.
+ * Known answers: every kind of kernel on this device, on made-up values, against the interpreter in double precision.
+ * Drivers have bugs; this finds the ones that would spoil pictures. On a GPU each variant that `ldm tune` may choose is
+ * tried: the tests see them on the software driver alone, where they would take long to compile.
  */
 
 import { torchCpu } from "../base/random.ts";
@@ -8,9 +9,11 @@ import { sizeOf } from "../base/shape.ts";
 import { type StoredParameter, storeWeight } from "../gpu/buffers.ts";
 import type { Device } from "../gpu/device.ts";
 import { compile, type HostArray } from "../gpu/program.ts";
+import { tasksOf } from "../gpu/tune.ts";
 import { decompose } from "../graph/decompose.ts";
 import { interpret } from "../graph/interpret.ts";
 import { Graph, type Tensor } from "../graph/tensor.ts";
+import type { Choice } from "../kernels/table.ts";
 import { around } from "../nn/layers.ts";
 import { type ManifestEntry, manifestOf } from "../nn/params.ts";
 import { releaseWeights } from "./weights.ts";
@@ -59,10 +62,16 @@ const CASES: Readonly<Record<string, Case>> = {
   "softmax": (g) => g.input("x", [5, 77]).softmax(),
   "product with weights": (g) => linear(g, g.input("x", [1, 77, 64]), 96).add(vector(g, "b", 96)),
   "product with few rows": (g) => linear(g, g.input("x", [2, 48]), 40),
+  "product of a long reduction": (g) =>
+    linear(g, g.input("x", [9, 2568]), 36).add(vector(g, "b", 36)),
+  "product of many rows and columns": (g) => linear(g, g.input("x", [1500, 12]), 2000),
   "product of activations": (g) =>
     g.input("x", [3, 19, 24]).matmul(g.input("y", [3, 24, 21]), { transposeB: false }),
   "convolution 3×3": (g) => convolution(g, 3, 1).add(vector(g, "b", 24)),
   "convolution 3×3, stride 2": (g) => convolution(g, 3, 2),
+  "convolution of many channels": (g) =>
+    g.input("x", [1, 5, 5, 256])
+      .conv2d(g.parameter("w", [12, 3, 3, 256], "conv"), { stride: 1, padding: around(1) }),
   "convolution 1×1": (g) => convolution(g, 1, 1),
   "convolution after enlargement": (g) =>
     g.input("x", [1, 5, 6, 16]).upsample(2)
@@ -81,6 +90,8 @@ const CASES: Readonly<Record<string, Case>> = {
 
 /** Normalised mean square error that rounding may cause: f16 weights are exact here, sums are short. */
 const TOLERANCE = 1e-10;
+/** The same for kernels that are coarser than f32: values and short sums are rounded to f16. */
+const COARSE = 1e-6;
 
 /** Computes every known answer on a device. What the device throws is an answer that is wrong. */
 export async function* knownAnswers(device: Device): AsyncGenerator<KnownAnswer, void, undefined> {
@@ -105,12 +116,44 @@ async function difference(device: Device, build: Case): Promise<string | undefin
       const source = stored(values[entry.name], entry);
       parameters.set(entry.name, storeWeight(device, source, entry, "f16"));
     }
-    using program = await compile(device, new Map([["y", output]]), parameters);
-    const actual = (await program.run(values)).get("y");
-    return actual && compared(actual, expected);
+    for (const { name, choice, tolerance } of waysOf(output, device)) {
+      using program = await compile(device, new Map([["y", output]]), parameters, { choice });
+      const actual = (await program.run(values)).get("y");
+      const wrong = actual && compared(actual, expected, tolerance);
+      if (wrong !== undefined) return `${wrong}${name === "" ? "" : `, by ${name}`}`;
+    }
+    return undefined;
   } finally {
     releaseWeights(device, parameters);
   }
+}
+
+/** A way to compute a case: which variants are taken. */
+interface Way {
+  readonly name: string;
+  readonly choice: Choice;
+  readonly tolerance: number;
+}
+
+/** The ways to compute a case that, on a GPU, together take every variant of everything in it. */
+function waysOf(output: Tensor, { profile, choice }: Device): Way[] {
+  if (profile.kind === "software") return [{ name: "", choice, tolerance: TOLERANCE }];
+  const find = (approximate: boolean) =>
+    tasksOf([[output]], profile, { weights: "f16", most: Infinity, approximate });
+  const exact = new Set(find(false).flatMap(({ names }) => names));
+  const tasks = find(true);
+  const count = Math.max(1, ...tasks.map(({ names }) => names.length));
+  return Array.from({ length: count }, (_, i) => {
+    const chosen = new Map(
+      tasks.map(({ shapeClass, names }) => [shapeClass, names[Math.min(i, names.length - 1)]]),
+    );
+    const names = [...chosen.values()];
+    return {
+      name: names.map((name) => `"${name}"`).join(" and "),
+      choice: (shapeClass) => chosen.get(shapeClass),
+      tolerance: names.every((name) => exact.has(name)) ? TOLERANCE : COARSE,
+    };
+  });
 }
 
 /** Values for inputs and weights, which f16 holds exactly. */
@@ -145,14 +188,18 @@ function stored(values: HostArray, { shape, role }: ManifestEntry) {
   return { dtype: "f32", data: new Uint8Array(data.buffer) } as const;
 }
 
-function compared(actual: Float32Array, expected: Float64Array): string | undefined {
+function compared(
+  actual: Float32Array,
+  expected: Float64Array,
+  tolerance: number,
+): string | undefined {
   let [error, power] = [0, 0];
   for (let i = 0; i < expected.length; i++) {
     error += (actual[i] - expected[i]) ** 2;
     power += expected[i] ** 2;
   }
-  if (actual.length === expected.length && error <= TOLERANCE * power) return undefined;
+  if (actual.length === expected.length && error <= tolerance * power) return undefined;
   return `its normalised mean square error is ${(error / power).toExponential(1)}, and ${
-    TOLERANCE.toExponential(0)
+    tolerance.toExponential(0)
   } is the most that rounding may cause`;
 }

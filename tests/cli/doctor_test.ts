@@ -9,10 +9,12 @@ Deno.test("ldm doctor tells the adapter and finds every known answer right", asy
   match(stdout, /^adapter +\S/);
   match(stdout, /^feature +shader-f16: (yes|no) /m);
   match(stdout, /^limit +maxStorageBufferBindingSize: \d+ MiB$/m);
-  match(stdout, /^kernels +\d+ known answers are right \(.+\)\n$/m);
+  match(stdout, /^kernels +those for (software devices|GPUs): /m);
+  match(stdout, /^answers +\d+ known answers are right \(.+\)\n$/m);
   const json = (await ldm(["doctor", "--json"])).stdout.trimEnd().split("\n")
     .map((line) => JSON.parse(line));
   equal(json[0].event, "adapter");
+  equal(json[1].event, "device");
   const tests = json.filter(({ event }) => event === "test");
   equal(tests.length, tests[0].of);
   deepEqual(json.at(-1), { event: "done", tests: tests.length });
@@ -24,4 +26,17 @@ Deno.test("knownAnswers tells a device that fails as wrong answers", async () =>
   const answers = await Array.fromAsync(knownAnswers(device));
   ok(answers.length > 10);
   ok(answers.every(({ error }) => error !== undefined));
+});
+
+Deno.test("knownAnswers tries every variant on a GPU", async () => {
+  const pipelines = { software: 0, gpu: 0 };
+  for (const kind of ["software", "gpu"] as const) {
+    await using device = await openDevice({ kind });
+    for await (const { name, error } of knownAnswers(device)) {
+      equal(error, undefined, `${kind}: ${name}`);
+      if (name === "product with few rows") break; // the others take long to compile here
+    }
+    pipelines[kind] = device.pipelineCount;
+  }
+  ok(pipelines.gpu >= pipelines.software + 8, JSON.stringify(pipelines));
 });
