@@ -11,6 +11,8 @@ import type { Section } from "./report.ts";
 
 /** What a program is part of, by its name in `programsOf`. */
 const PROGRAMS = { "denoiser": "unet", "decoder": "vae" } as const;
+/** How labels of copies into textures begin (lib/gpu/compile.ts). */
+const COPY = "stage for ";
 /** Operators that the rest is compared with. */
 const ARITHMETIC: readonly string[] = ["matmul", "conv2d", "attention"];
 
@@ -73,15 +75,19 @@ function inputsOf(output: Tensor): Record<string, HostArray> {
   return values;
 }
 
+const percent = (share: number) => `${(share * 100).toFixed(1)} %`;
+
 function section(
   title: string,
   rounds: readonly (readonly { label: string; milliseconds: number }[])[],
   wholes: readonly number[],
 ): Section {
   const kinds = new Map<string, { steps: number; milliseconds: number }>();
-  let [sum, others] = [0, 0];
+  let [sum, others, copies] = [0, 0, 0];
   for (const [i, { label }] of rounds[0].entries()) {
-    const kind = label.startsWith("stage for") ? "copy into a texture" : label.split(" ")[0];
+    const isCopy = label.startsWith(COPY);
+    const [operator] = label.replace(COPY, "").split(" ");
+    const kind = isCopy ? `copy for ${operator}` : operator;
     const best = Math.min(...rounds.map((round) => round[i].milliseconds));
     const known = kinds.get(kind) ?? { steps: 0, milliseconds: 0 };
     kinds.set(kind, {
@@ -90,6 +96,7 @@ function section(
     });
     sum += best;
     if (!ARITHMETIC.includes(kind)) others += best;
+    if (isCopy) copies += best;
   }
   const rows = [...kinds].sort(([, a], [, b]) => b.milliseconds - a.milliseconds);
   return {
@@ -97,7 +104,8 @@ function section(
     notes: [
       `Every step alone, the best of ${rounds.length}; together ${(sum / 1e3).toFixed(2)} s, ` +
       `the whole at once ${(Math.min(...wholes) / 1e3).toFixed(2)} s. ` +
-      `Outside products, convolutions and attention: ${(others / sum * 100).toFixed(1)} %.`,
+      `Outside products, convolutions and attention: ${percent(others / sum)}, of which ` +
+      `${percent(copies / sum)} are copies into textures.`,
     ],
     rows: rows.map(([kind, { steps, milliseconds }]) => ({
       "operator": kind,
