@@ -406,17 +406,18 @@ export class Program implements Disposable {
   }
 
   /**
-   * Wall-clock milliseconds of running all steps `times` times over, with the inputs that were fed last; without copies
-   * into textures where `copies` is false, as these are shared by readers. Results are not read. For tuning and benchmarks.
+   * Wall-clock milliseconds of running all steps `times` times over, with the inputs that were fed last; without the
+   * copies into textures that come before the first dispatch where `copies` is false, as other readers share them. Results
+   * are not read. For tuning and benchmarks.
    */
   async time(
     times: number,
     { copies = true }: { readonly copies?: boolean } = {},
   ): Promise<number> {
-    const commands = copies
-      ? this.#commands[0]
-      : this.#commands[0].filter(({ kind }) => kind === "dispatch");
-    return await this.#timed(new Array<typeof commands>(times).fill(commands).flat());
+    const [all] = this.#commands;
+    const first = copies ? 0 : all.findIndex(({ kind }) => kind === "dispatch");
+    const commands = all.slice(Math.max(0, first));
+    return await this.#timed(new Array<readonly Command[]>(times).fill(commands).flat());
   }
 
   /**

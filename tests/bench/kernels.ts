@@ -1,7 +1,8 @@
 /**
  * Single operators at the models' real shapes, as the engine would compute them: products, convolutions and attention in
  * GFLOP/s (of the plain algorithm's work, whatever the kernel's), norms and moves in GB/s (of the least traffic). Every
- * variant is timed. Copies into textures are left out of the main figures, as readers share them, and shown beside.
+ * variant is timed. Copies of operands into textures are left out of the main figures, as readers share them, and shown
+ * beside; copies of what a variant computes on its way count.
  */
 
 import {
@@ -238,7 +239,7 @@ function unitNote({ work }: Case): string {
     ? "GFLOP/s of the plain algorithm's work"
     : "GB/s of the least traffic";
   return `${what}: median and best of turns taken with the others; "CPU" had all cores been the process's own; ` +
-    `"with copies" counts those into textures, which readers share.`;
+    `"with copies" counts those of operands into textures, which readers share.`;
 }
 
 /** One row for each variant of a case, the default first. */

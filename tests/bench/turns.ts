@@ -1,6 +1,6 @@
 /**
  * Fair timing on a machine that others use as well: whoever is compared takes turns, round after round, and medians are
- * reported beside the best. CPU time is that of the process that worked, divided by the machine's cores: what the work
+ * reported beside the best. CPU time is that of the process that worked, divided by the cores it may use: what the work
  * would have taken had all of them been its own. That is the figure to compare on a shared machine.
  */
 
@@ -21,6 +21,11 @@ export interface Seconds {
   readonly best: number;
   readonly cpu?: number;
   readonly turns: number;
+}
+
+/** Cores that a software device and the peers may use: all, unless it was told how many threads to start. */
+function cores(): number {
+  return Number(Deno.env.get("LP_NUM_THREADS")) || availableParallelism();
 }
 
 /** Seconds that `work` takes, and this process meanwhile. */
@@ -66,7 +71,7 @@ function summed(list: readonly Taken[]): Seconds {
   return {
     median: median(walls),
     best: Math.min(...walls),
-    ...(cpus.length > 0 && { cpu: median(cpus) / availableParallelism() }),
+    ...(cpus.length > 0 && { cpu: median(cpus) / cores() }),
     turns: list.length,
   };
 }
