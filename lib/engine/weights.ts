@@ -14,7 +14,9 @@ import {
   type WeightSource,
 } from "../gpu/buffers.ts";
 import type { Device } from "../gpu/device.ts";
-import { checkpointShape, type Manifest, type ManifestEntry } from "../nn/params.ts";
+import type { Parameter } from "../graph/ops.ts";
+import { checkpointShape, type Manifest } from "../nn/params.ts";
+import { batchesOf, originOf, sourceOf } from "./pieces.ts";
 
 /** How a checkpoint's tensors differ from what the model needs. Names are diffusers', without the component's. */
 export interface Differences {
@@ -103,6 +105,15 @@ const LOADABLE: Readonly<Partial<Record<FileDType, WeightSource["dtype"]>>> = {
   BF16: "bf16",
 };
 
+/** Throws `FormatError` for what no weight is made of. */
+function sourceType({ dtype, source }: WeightInfo, path: string): WeightSource["dtype"] {
+  const kind = LOADABLE[dtype];
+  if (kind !== undefined) return kind;
+  throw new FormatError(
+    `Cannot load "${source}" of "${path}": its element type is ${dtype}, but weights are F32, F16 or BF16`,
+  );
+}
+
 /**
  * Streams the parameters of a manifest to the device. Throws `FormatError` on tensors that are missing, misshapen, not
  * numbers, or of an element type that no weight has; on failure nothing stays allocated.
@@ -117,29 +128,45 @@ export async function loadWeights(
 ): Promise<{ parameters: Map<string, StoredParameter>; warning?: string }> {
   const warning = requireMatch(compare(weights.infos, manifest, component), component, path);
   const parameters = new Map<string, StoredParameter>();
+  const batches = batchesOf(weights.infos, manifest, component);
+  const bytesOf = ({ shape, dtype }: WeightInfo) => sizeOf(shape) * FILE_BYTES[dtype];
+  const sizes = batches.map(({ tensors }) => tensors.reduce((sum, info) => sum + bytesOf(info), 0));
   // One buffer for all reads: fresh ones pile up until the collector runs.
-  const scratch = new Uint8Array(largestOf(weights));
+  const scratch = new Uint8Array(sizes.reduce((most, size) => Math.max(most, size), 0));
   let pending = 0;
   try {
-    for (const info of weights.infos.values()) {
-      const entry = manifest.get(`${component}.${info.name}`);
-      if (!entry) continue;
-      const { dtype, data } = await weights.read(info.name, scratch);
-      const kind = LOADABLE[dtype];
-      if (kind === undefined) {
-        throw new FormatError(
-          `Cannot load "${info.source}" of "${path}": its element type is ${dtype}, but weights are F32, F16 or BF16`,
-        );
+    for (const { tensors, readers } of batches) {
+      const values = new Map<string, WeightSource>();
+      let at = 0;
+      for (const info of tensors) {
+        const { data } = await weights.read(info.name, scratch.subarray(at));
+        values.set(`${component}.${info.name}`, { dtype: sourceType(info, path), data });
+        at += data.length;
+        options.progress(data.length);
       }
-      const stored = store(device, { dtype: kind, data }, entry, info, path, options);
-      parameters.set(entry.name, stored);
-      pending += stored.bytes;
+      const tensorOf = (name: string) => {
+        const value = values.get(name);
+        if (!value) throw new TypeError(`"${name}" was not read`);
+        return value;
+      };
+      for (const reader of readers) {
+        const source = sourceOf(reader, tensorOf);
+        const stored = store(
+          device,
+          source,
+          reader,
+          path,
+          options,
+          (name) => tensors.find((info) => `${component}.${info.name}` === name) ?? tensors[0],
+        );
+        parameters.set(reader.name, stored);
+        pending += stored.bytes;
+      }
       if (pending > FLUSH_BYTES) {
         pending = 0;
         device.gpu.queue.submit([]);
         await device.finish();
       }
-      options.progress(data.byteLength);
     }
     await device.finish();
   } catch (error) {
@@ -149,32 +176,26 @@ export async function loadWeights(
   return warning === undefined ? { parameters } : { parameters, warning };
 }
 
-/** Bytes of a component's largest tensor. */
-function largestOf({ infos }: Weights): number {
-  return [...infos.values()].reduce(
-    (most, { shape, dtype }) => Math.max(most, sizeOf(shape) * FILE_BYTES[dtype]),
-    0,
-  );
-}
-
-/** Packs and uploads one tensor. Values beyond f16 keep their tensor in f32. */
+/** Packs and uploads one parameter. Values beyond f16 keep it in f32. `infoOf` tells a tensor by the graph's name. */
 function store(
   device: Device,
   source: WeightSource,
-  entry: ManifestEntry,
-  info: WeightInfo,
+  parameter: Parameter,
   path: string,
   { weights }: WeightOptions,
+  infoOf: (name: string) => WeightInfo,
 ): StoredParameter {
   const kind = weights === "f16" || source.dtype === "f16" ? "f16" : "f32";
   try {
-    return storeWeight(device, source, entry, kind);
+    return storeWeight(device, source, parameter, kind);
   } catch (error) {
     if (!(error instanceof WeightError)) throw error;
-    if (error.reason === "beyond f16") return storeWeight(device, source, entry, "f32");
+    if (error.reason === "beyond f16") return storeWeight(device, source, parameter, "f32");
+    const { name, index } = originOf(parameter, error.index);
+    const { source: tensor, shape } = infoOf(name);
     throw new FormatError(
-      `Cannot load "${info.source}" of "${path}": value ${error.index} of ${
-        sizeOf(entry.shape)
+      `Cannot load "${tensor}" of "${path}": value ${index} of ${
+        sizeOf(shape)
       } is ${error.value}, and weights must be finite; the file is damaged or was saved from a failed training`,
       { cause: error },
     );

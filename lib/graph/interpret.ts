@@ -452,7 +452,18 @@ const moved = (node: Tensor, { inputs: [x] }: Context, view: View) => read(x, no
 const same = (_: Tensor, { inputs: [x] }: Context) => x;
 
 const EVALUATORS: { readonly [K in OpName]: Evaluator<K> } = {
-  parameter: ({ attrs }, { values }) => lookUp("parameter", attrs.name, attrs.shape, values),
+  parameter: ({ attrs, size }, { values }) => {
+    if (!attrs.pieces) return lookUp("parameter", attrs.name, attrs.shape, values);
+    const out = new Float64Array(size);
+    let at = 0;
+    for (const { name, shape, begin, end } of attrs.pieces) {
+      const row = sizeOf(shape) / shape[0];
+      const rows = lookUp("parameter", name, shape, values).subarray(begin * row, end * row);
+      out.set(rows, at);
+      at += rows.length;
+    }
+    return out;
+  },
   input: ({ attrs }, { values }) => lookUp("input", attrs.name, attrs.shape, values),
   constant: ({ attrs: { values }, size }) =>
     values.length === 1 ? new Float64Array(size).fill(values[0]) : Float64Array.from(values),

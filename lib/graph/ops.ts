@@ -8,7 +8,7 @@
  */
 
 import type { DType } from "../base/dtype.ts";
-import { broadcastShapes, type Shape, show, sizeOf } from "../base/shape.ts";
+import { broadcastShapes, sameShape, type Shape, show, sizeOf } from "../base/shape.ts";
 import type { Expression } from "./expression.ts";
 
 /** What a shape rule may look at. */
@@ -22,6 +22,23 @@ export type Empty = Record<never, never>;
 
 /** What a parameter is for; decides how its values are laid out on a device. */
 export type Role = "linear" | "conv" | "embedding" | "vector";
+
+/** Some rows of a tensor that a checkpoint has: entries `begin … end − 1` of its first axis. */
+export interface Piece {
+  readonly name: string;
+  /** Of the whole tensor, in the graph's layout. */
+  readonly shape: Shape;
+  readonly begin: number;
+  readonly end: number;
+}
+
+/** A weight. Without `pieces` it is the checkpoint's tensor of its name, else these rows one after another. */
+export interface Parameter {
+  readonly name: string;
+  readonly shape: Shape;
+  readonly role: Role;
+  readonly pieces?: readonly Piece[];
+}
 
 /**
  * Done to each element of a result before it is stored: `input 0` is the element, `input i` the operand
@@ -57,7 +74,7 @@ type Binary<T> = { inputs: readonly [a: T, b: T]; attrs: Empty };
 export interface Ops<T> {
   // Leaves.
   /** A weight. Linear: [out, in]. Conv: [out, kh, kw, in]. Embedding: [rows, width]. Vector: any. */
-  parameter: { inputs: readonly []; attrs: { name: string; shape: Shape; role: Role } };
+  parameter: { inputs: readonly []; attrs: Parameter };
   /** A value written before each run. */
   input: { inputs: readonly []; attrs: { name: string; shape: Shape; dtype: DType } };
   /** One value for all elements, or a value for each in row-major order. */
@@ -199,7 +216,19 @@ function withOperands(result: Operand, operands: readonly Operand[]): Operand {
 
 /** The rule of each operator: shape and element type of its result. Throws `RangeError` on operands that do not fit. */
 export const RULES: { readonly [K in OpName]: Rule<K> } = {
-  parameter: (_, { shape }) => f32(shape),
+  parameter: (_, { shape, pieces }) => {
+    const rows = pieces?.reduce((sum, { begin, end }) => sum + end - begin, 0) ?? shape[0];
+    const fits =
+      pieces?.every((piece) =>
+        0 <= piece.begin && piece.begin < piece.end && piece.end <= piece.shape[0] &&
+        sameShape(piece.shape.slice(1), shape.slice(1))
+      ) ?? true;
+    need(
+      fits && rows === shape[0],
+      () => `Its pieces do not make a weight of shape ${show(shape)}`,
+    );
+    return f32(shape);
+  },
   input: (_, { shape, dtype }) => ({ shape, dtype }),
   constant: (_, { shape, values }) => {
     need(

@@ -2,7 +2,7 @@
 
 import { show } from "../base/shape.ts";
 import type { Expression } from "./expression.ts";
-import type { Epilogue, Heads, Padding, View } from "./ops.ts";
+import type { Epilogue, Heads, Padding, Piece, View } from "./ops.ts";
 import { reachable } from "./rewrite.ts";
 import type { Tensor } from "./tensor.ts";
 
@@ -18,7 +18,7 @@ export function print(outputs: readonly Tensor[]): string {
 /** One line: the node alone. */
 export function printNode(node: Tensor): string {
   const inputs = node.inputs.map(nameOf).join(", ");
-  const attrs = Object.entries<Value>(node.attrs)
+  const attrs = Object.entries<Value>({ ...node.attrs })
     .filter(([key]) => key !== "shape" && key !== "dtype")
     .map(([key, value]) => `${key}: ${text(value)}`);
   const scope = node.graph.scopeOf(node);
@@ -49,12 +49,14 @@ type Value =
   | Heads
   | Padding
   | View
+  | Piece
   | readonly number[]
-  | readonly View[];
+  | readonly View[]
+  | readonly Piece[];
 
 /** Names and values of what is shown by its fields. */
-const fieldsOf = (value: Padding | Heads) =>
-  Object.entries<number | readonly number[]>({ ...value });
+const fieldsOf = (value: Padding | Heads | Piece) =>
+  Object.entries<string | number | readonly number[]>({ ...value });
 
 /** Lists longer than this are shown by their ends. */
 const SHOWN = 8;

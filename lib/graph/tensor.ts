@@ -5,7 +5,15 @@
 
 import type { DType } from "../base/dtype.ts";
 import { axisOf, sameShape, type Shape, sizeOf } from "../base/shape.ts";
-import { type AttrsOf, type InputsOf, type OpName, type Padding, type Role, RULES } from "./ops.ts";
+import {
+  type AttrsOf,
+  type InputsOf,
+  type OpName,
+  type Padding,
+  type Piece,
+  type Role,
+  RULES,
+} from "./ops.ts";
 
 /** A node of any operator; `switch (t.op)` narrows inputs and attributes. */
 export type Tensor = { [K in OpName]: TensorOf<K> }[OpName];
@@ -224,9 +232,9 @@ export class Graph {
     }
   }
 
-  /** A weight; see `Ops.parameter` for the layout of each role. */
-  parameter(name: string, shape: Shape, role: Role): Tensor {
-    return this.node("parameter", [], { name, shape, role });
+  /** A weight; see `Ops.parameter` for the layout of each role, and `Parameter` for pieces. */
+  parameter(name: string, shape: Shape, role: Role, pieces?: readonly Piece[]): Tensor {
+    return this.node("parameter", [], { name, shape, role, ...(pieces && { pieces }) });
   }
 
   /** A value that is written before each run. */

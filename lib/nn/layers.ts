@@ -11,7 +11,7 @@
 import { show } from "../base/shape.ts";
 import type { Padding } from "../graph/ops.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import type { Params } from "./params.ts";
+import { type Params, rowsOf, stacked } from "./params.ts";
 
 /** Builds one module: its nodes carry the scope's name, its result the scope's label. */
 export function module(p: Params, build: () => Tensor): Tensor {
@@ -74,6 +74,21 @@ export function linearNoBias(p: Params, x: Tensor, width: number): Tensor {
   return module(
     p,
     () => x.matmul(p.get("weight", [width, last(x)], "linear"), { transposeB: true }),
+  );
+}
+
+/** The products of one x with weights of several scopes, computed as one: […, c] → for each scope […, width]. */
+function linears(
+  scopes: readonly Params[],
+  x: Tensor,
+  width: number,
+  options: { readonly bias: boolean },
+): Tensor[] {
+  const weight = stacked(scopes, "weight", [width, last(x)], "linear"); // [scopes · width, c]
+  const y = x.matmul(weight, { transposeB: true });
+  const all = options.bias ? y.add(stacked(scopes, "bias", [width], "vector")) : y;
+  return scopes.map((p, i) =>
+    p.graph.within(p.path, () => p.graph.label(p.path, all.slice(-1, i * width, (i + 1) * width)))
   );
 }
 
@@ -169,11 +184,8 @@ export function keysAndValues(
   heads: number,
   names: AttentionNames,
 ): readonly [Tensor, Tensor] {
-  const product = names.bias ? linear : linearNoBias;
-  return [
-    splitHeads(product(p.at(names.k), context, width), heads),
-    splitHeads(product(p.at(names.v), context, width), heads),
-  ];
+  const [k, v] = linears([p.at(names.k), p.at(names.v)], context, width, names);
+  return [splitHeads(k, heads), splitHeads(v, heads)];
 }
 
 /**
@@ -190,9 +202,13 @@ export function attention(
 ): Tensor {
   return module(p, () => {
     const [n, t, c] = x.shape;
-    const product = names.bias ? linear : linearNoBias;
-    const q = splitHeads(product(p.at(names.q), x, c), heads);
-    const [k, v] = keysAndValues(p, context, c, heads, names);
+    const [q, k, v] = context === x
+      ? linears([names.q, names.k, names.v].map((name) => p.at(name)), x, c, names)
+        .map((y) => splitHeads(y, heads))
+      : [
+        splitHeads((names.bias ? linear : linearNoBias)(p.at(names.q), x, c), heads),
+        ...keysAndValues(p, context, c, heads, names),
+      ];
     const scale = 1 / Math.sqrt(c / heads);
     const y = q.attention(k, v, { scale, causal: options.causal }).reshape([n, t, c]);
     return linear(p.at(names.out), y, c);
@@ -201,12 +217,20 @@ export function attention(
 
 /**
  * Shazeer 2020's gated GELU: the first half of a product, times the GELU of the second: […, c] →
- * […, width].
+ * […, width]. The halves are two products, so that the second is multiplied while it is computed.
  */
 export function geglu(p: Params, x: Tensor, width: number, activation: Activation): Tensor {
+  const proj = p.at("proj");
+  const half = (begin: number) => {
+    const rows = [begin, begin + width] as const;
+    const weight = rowsOf(proj, "weight", [2 * width, last(x)], "linear", rows);
+    const bias = rowsOf(proj, "bias", [2 * width], "vector", rows);
+    return x.matmul(weight, { transposeB: true }).add(bias);
+  };
   return module(p, () => {
-    const both = linear(p.at("proj"), x, 2 * width);
-    return both.slice(-1, 0, width).mul(ACTIVATIONS[activation](both.slice(-1, width, 2 * width)));
+    const [value, gate] = [half(0), half(width)];
+    p.graph.label(proj.path, p.graph.concat([value, gate], -1));
+    return value.mul(ACTIVATIONS[activation](gate));
   });
 }
 

@@ -5,7 +5,7 @@
  */
 
 import type { Shape } from "../base/shape.ts";
-import type { Role } from "../graph/ops.ts";
+import type { Parameter, Role } from "../graph/ops.ts";
 import type { Graph, Tensor } from "../graph/tensor.ts";
 
 /** A scope of parameter names in one graph. */
@@ -26,10 +26,45 @@ export interface ManifestEntry {
   /** Shape in the graph: convolution weights are [co, kh, kw, ci]. */
   readonly shape: Shape;
   readonly role: Role;
+  /** What the graph reads that has rows of it; the tensor itself, unless it is stacked or cut. */
+  readonly readers: readonly Parameter[];
 }
 
 /** Name → entry, in the order of first use. */
 export type Manifest = ReadonlyMap<string, ManifestEntry>;
+
+/**
+ * The parameters `name` of several scopes, one after another along their first axis, as one: what is computed from them is
+ * computed at once. A checkpoint has them apart.
+ */
+export function stacked(
+  scopes: readonly Params[],
+  name: string,
+  shape: Shape,
+  role: Role,
+): Tensor {
+  const pieces = scopes.map((p) => ({ name: pathOf(p, name), shape, begin: 0, end: shape[0] }));
+  const [rows, ...rest] = shape;
+  const label = pieces.map((piece) => piece.name).join(" + ");
+  return scopes[0].graph.parameter(label, [scopes.length * rows, ...rest], role, pieces);
+}
+
+/** Entries `begin … end − 1` along the first axis of the parameter `name`. A checkpoint has it whole. */
+export function rowsOf(
+  p: Params,
+  name: string,
+  shape: Shape,
+  role: Role,
+  [begin, end]: readonly [begin: number, end: number],
+): Tensor {
+  const piece = { name: pathOf(p, name), shape, begin, end };
+  const label = `${piece.name}[${begin} … ${end - 1}]`;
+  return p.graph.parameter(label, [end - begin, ...shape.slice(1)], role, [piece]);
+}
+
+function pathOf({ path }: Params, name: string): string {
+  return path === "" ? name : `${path}.${name}`;
+}
 
 /** Params whose tensors are `parameter` nodes of `graph`; `prefix` goes before every name, e.g. "unet". */
 export function paramsOf(graph: Graph, prefix = ""): Params {
@@ -42,13 +77,26 @@ export function paramsOf(graph: Graph, prefix = ""): Params {
   };
 }
 
-/** Every parameter that a graph mentions. */
+/** Every parameter that a graph mentions, as a checkpoint has it. */
 export function manifestOf(graph: Graph): Manifest {
   const entries = new Map<string, ManifestEntry>();
-  for (const node of graph.nodes) {
-    if (node.op === "parameter") entries.set(node.attrs.name, node.attrs);
+  for (const reader of parametersOf(graph).values()) {
+    const { role, pieces = [reader] } = reader;
+    for (const { name, shape } of pieces) {
+      const readers = [...entries.get(name)?.readers ?? [], reader];
+      entries.set(name, { name, shape, role, readers });
+    }
   }
   return entries;
+}
+
+/** Every parameter that a graph mentions, as it reads them. */
+export function parametersOf(graph: Graph): ReadonlyMap<string, Parameter> {
+  return new Map(
+    graph.nodes.flatMap((node) =>
+      node.op === "parameter" ? [[node.attrs.name, node.attrs] as const] : []
+    ),
+  );
 }
 
 /** The shape a checkpoint stores: convolution weights are [co, ci, kh, kw] there. */

@@ -126,7 +126,7 @@ Deno.test("UnetRunner runs conditions one after another where a batch exceeds th
   const { config } = loaded;
   const before = roomy.memory.live;
   const conditions = [1, 2].map((seed) => conditionOf(config, seed));
-  const size = { height: 16, width: 24 };
+  const size = { height: 32, width: 40 };
   const x = waves(config.inChannels * size.height * size.width, 4);
   const predict = async (device: Device, { parameters }: Loaded, timesteps: readonly number[]) => {
     using runner = new UnetRunner(device, config, parameters, size);

@@ -13,7 +13,7 @@ import type { Profile } from "../../lib/kernels/kernel.ts";
 import { layoutFor } from "../../lib/kernels/weights.ts";
 import { unetConfigFromJson } from "../../lib/models/config.ts";
 import { unet, unetInputs } from "../../lib/models/unet.ts";
-import { manifestOf, paramsOf } from "../../lib/nn/params.ts";
+import { parametersOf, paramsOf } from "../../lib/nn/params.ts";
 
 const MIB = 2 ** 20;
 
@@ -45,11 +45,11 @@ async function plan(file: string, side: number, batch: number, profile: Profile)
   const graph = new Graph();
   const size = { batch, height: side, width: side, tokens: 77 };
   const prediction = unet(paramsOf(graph, "unet"), config, unetInputs(graph, config, size));
-  const manifest = manifestOf(graph);
+  const parameters = parametersOf(graph);
   const lasting = new Set(["encoderHiddenStates", "textEmbeds", "timeIds"]);
   const { once, outputs } = hoist([prediction], lasting);
   const layoutOf = (name: string) => {
-    const entry = manifest.get(name);
+    const entry = parameters.get(name);
     assert.ok(entry);
     return layoutFor(entry.role, entry.shape, "f16", profile);
   };
@@ -75,9 +75,9 @@ const BUDGETS: readonly Budget[] = [
     side: 64,
     batch: 1,
     kind: "software",
-    dispatches: 570,
+    dispatches: 530,
     pipelines: 26,
-    mib: 150,
+    mib: 90,
     kept: 8,
   },
   {
@@ -85,29 +85,29 @@ const BUDGETS: readonly Budget[] = [
     side: 64,
     batch: 2,
     kind: "software",
-    dispatches: 570,
+    dispatches: 530,
     pipelines: 26,
-    mib: 300,
-    kept: 16,
+    mib: 180,
+    kept: 15,
   },
   {
     file: "sd15",
     side: 64,
     batch: 2,
     kind: "gpu",
-    dispatches: 600,
-    pipelines: 36,
-    mib: 220,
-    kept: 16,
+    dispatches: 560,
+    pipelines: 40,
+    mib: 160,
+    kept: 15,
   },
   {
     file: "sdxl",
     side: 128,
     batch: 2,
     kind: "gpu",
-    dispatches: 1260,
+    dispatches: 1100,
     pipelines: 28,
-    mib: 600,
+    mib: 500,
     kept: 98,
   },
   {
@@ -115,9 +115,9 @@ const BUDGETS: readonly Budget[] = [
     side: 128,
     batch: 2,
     kind: "software",
-    dispatches: 1260,
+    dispatches: 1100,
     pipelines: 25,
-    mib: 760,
+    mib: 600,
     kept: 98,
   },
 ];

@@ -64,7 +64,7 @@ for (const [folder, [attentions, others]] of Object.entries(UNETS)) {
     const prediction = unet(paramsOf(graph, "unet"), config, inputs);
     const lasting = ["encoderHiddenStates", "textEmbeds", "timeIds", "timestepCond"];
     const { once, outputs } = hoist([prediction], new Set(lasting));
-    assert.equal(once.size, 2 * attentions + others);
+    assert.equal(once.size, attentions + others);
     assert.deepEqual(
       inputsOf(outputs).filter((name) => !once.has(name)).sort(),
       ["sample", "timestep"],

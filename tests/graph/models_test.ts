@@ -53,12 +53,12 @@ async function buildClip(): Promise<Built> {
 
 /** Each model, and the maps that fusion leaves of it: how many times which kind. */
 const MODELS: Readonly<Record<string, readonly [() => Promise<Built>, Record<string, number>]>> = {
-  "SD 1 UNet": [() => buildUnet("tiny/sd1", 8, 8), { gate: 6, angle: 2 }],
-  "SD 1 UNet, odd sizes": [() => buildUnet("tiny/sd1", 9, 7), { gate: 6, angle: 2, copy: 2 }],
-  "SD 2 UNet": [() => buildUnet("tiny/sd2", 8, 8), { gate: 4, angle: 2 }],
-  "SDXL UNet": [() => buildUnet("tiny/sdxl", 8, 12), { gate: 11, angle: 4 }],
-  "LCM UNet": [() => buildUnet("tiny/lcm", 8, 8), { gate: 4, angle: 2 }],
-  "pruned UNet": [() => buildUnet("tiny/pruned/unet", 8, 8), { gate: 6, angle: 2 }],
+  "SD 1 UNet": [() => buildUnet("tiny/sd1", 8, 8), { angle: 2 }],
+  "SD 1 UNet, odd sizes": [() => buildUnet("tiny/sd1", 9, 7), { angle: 2, copy: 2 }],
+  "SD 2 UNet": [() => buildUnet("tiny/sd2", 8, 8), { angle: 2 }],
+  "SDXL UNet": [() => buildUnet("tiny/sdxl", 8, 12), { angle: 4 }],
+  "LCM UNet": [() => buildUnet("tiny/lcm", 8, 8), { angle: 2 }],
+  "pruned UNet": [() => buildUnet("tiny/pruned/unet", 8, 8), { angle: 2 }],
   "decoder": [() => buildVae(decode, [1, 4, 4, 4]), {}],
   "encoder": [() => buildVae(encode, [1, 16, 16, 3]), {}],
   "text encoder": [buildClip, { sum: 1 }],
@@ -66,7 +66,6 @@ const MODELS: Readonly<Record<string, readonly [() => Promise<Built>, Record<str
 
 /** What a map is for, told from its body. */
 const KINDS: readonly (readonly [kind: string, body: RegExp])[] = [
-  ["gate", /erf/],
   ["angle", /(sin|cos)\(/],
   ["copy", /body: \$0,/],
   ["sum", /body: add\(\$0, \$1\),/],
