@@ -33,8 +33,10 @@ export interface StageOptions {
 
 const PROMPT = "a photo of an astronaut riding a horse on mars";
 const CFG = 7;
-/** Peers that make whole pictures only take part in so many rounds. */
-const MOST_PICTURES = 3;
+/** Peers that make whole pictures only take part in so many rounds of the stages. */
+const MOST_STAGES = 2;
+/** Turns of whole pictures: each is many runs of the denoiser. */
+const PICTURE_TURNS = 1;
 
 /** Multiplications and additions of products, convolutions and attention in a program, by the plain algorithms. */
 export function flopsOf(outputs: readonly Tensor[], { profile }: Device): number {
@@ -137,7 +139,7 @@ export async function* stageSections(
     const pictures = await pictureTurns(model, inputs, folder, options);
     yield {
       title: `Pictures at ${width}×${height}`,
-      notes: [`Seconds from prompt to pixels: ${steps} steps of Euler, cfg ${CFG}.`],
+      notes: [`Seconds from prompt to pixels: ${steps} steps of Euler, cfg ${CFG}; one turn each.`],
       rows: [{
         "picture": `${steps} steps`,
         ...columns(pictures, OURS, "picture"),
@@ -272,7 +274,7 @@ function peerTurns(
         ),
       );
     });
-    return [{ name: peer.name, most: MOST_PICTURES, turn }];
+    return [{ name: peer.name, most: MOST_STAGES, turn }];
   }
   const requests: Readonly<Record<Stage, Readonly<Record<string, unknown>>>> = {
     clip: { op: "clip" },
@@ -317,7 +319,7 @@ async function pictureTurns(
         return answer ? { picture: answer } : {};
       },
     })),
-  ], Math.min(rounds, MOST_PICTURES));
+  ], Math.min(rounds, PICTURE_TURNS));
 }
 
 /** How far our results are from what a peer left in the folder. */
