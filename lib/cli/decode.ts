@@ -5,7 +5,7 @@ import { loadFirstStage } from "../engine/load.ts";
 import { readLatents } from "../formats/latents.ts";
 import { encodePng } from "../formats/png.ts";
 import { decodeLatents } from "../pipelines/first_stage.ts";
-import { firstStagePath, seconds, withLoaded } from "./loading.ts";
+import { describeMemory, firstStagePath, seconds, withLoaded } from "./loading.ts";
 import {
   addModelOptions,
   addReportOptions,
@@ -49,6 +49,10 @@ export async function decode(argv: readonly string[]): Promise<number> {
             `stage of "${path}" has ${stage.latentChannels}`,
         );
       }
+      const { height, width } = latents;
+      const size = { height: height * stage.factor, width: width * stage.factor };
+      const memory = stage.prepare("decode", size, { tiling: options.vaeTiling });
+      for (const line of describeMemory(memory)) progress.detail(line);
       const work = decodeLatents(stage.decode, latents, options.vaeTiling);
       let result = await work.next();
       for (; !result.done; result = await work.next()) {
@@ -59,10 +63,11 @@ export async function decode(argv: readonly string[]): Promise<number> {
       const file = await output.next({ index: 0 });
       await saveBytes(file, await encodePng(picture));
       progress.clear();
-      const { width, height } = picture;
-      progress.say(`${width}×${height} pixels in ${duration(performance.now() - start)}`);
+      progress.say(
+        `${picture.width}×${picture.height} pixels in ${duration(performance.now() - start)}`,
+      );
       if (options.json) {
-        await printJson({ event: "saved", path: file, width, height });
+        await printJson({ event: "saved", path: file, ...size });
         await printJson({ event: "done", seconds: seconds(performance.now() - start) });
       } else if (file !== "-") await printLine(file);
     });

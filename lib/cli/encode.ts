@@ -5,8 +5,8 @@ import { loadFirstStage } from "../engine/load.ts";
 import { fileError } from "../formats/files.ts";
 import { writeLatents } from "../formats/latents.ts";
 import { decodePicture } from "../formats/png.ts";
-import { encodePicture } from "../pipelines/first_stage.ts";
-import { firstStagePath, seconds, withLoaded } from "./loading.ts";
+import { encodePicture, requireFactor } from "../pipelines/first_stage.ts";
+import { describeMemory, firstStagePath, seconds, withLoaded } from "./loading.ts";
 import {
   addModelOptions,
   addReportOptions,
@@ -48,6 +48,9 @@ export async function encode(argv: readonly string[]): Promise<number> {
   const start = performance.now();
   try {
     await withLoaded(loadFirstStage, path, options, progress, async (stage) => {
+      requireFactor(picture, stage.factor);
+      const memory = stage.prepare("encode", picture, { tiling: options.vaeTiling });
+      for (const line of describeMemory(memory)) progress.detail(line);
       const latents = await encodePicture(
         stage,
         picture,

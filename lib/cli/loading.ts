@@ -1,12 +1,12 @@
 /** A device and a model for a command, with the news of their loading, freed when the command is done. */
 
 import { UsageError } from "../base/errors.ts";
-import type { LoadOptions } from "../engine/model.ts";
+import type { LoadOptions, MemoryPlan, ReadProgress } from "../engine/model.ts";
 import { tunedTable } from "../engine/tuning.ts";
-import { type Device, openDevice } from "../gpu/device.ts";
+import { type Device, mib, openDevice } from "../gpu/device.ts";
 import type { ModelOptions } from "./options.ts";
 import { duration, fileSize, type Progress } from "./progress.ts";
-import { printJson } from "./terminal.ts";
+import { printJson, printJsonSync } from "./terminal.ts";
 
 /** Which checkpoint, by options. Throws `UsageError` where there is none. */
 export function modelPath({ model, vae, taesd }: ModelOptions): string {
@@ -30,13 +30,14 @@ export function firstStagePath(options: ModelOptions): string {
 /** Loads something from a path to a device. */
 type Load<T> = (device: Device, path: string, options: LoadOptions) => Promise<T>;
 
-/** What is told of what was loaded. */
+/** What is told of what was opened. */
 interface Loaded {
   readonly warnings: readonly string[];
   readonly family?: string;
+  readonly fileBytes: number;
 }
 
-/** Opens the device, loads, tells what loading noticed, runs `work` and frees everything. */
+/** Opens the device and a model, tells what that noticed, runs `work` and frees everything. */
 export async function withLoaded<T extends Loaded & (Disposable | AsyncDisposable)>(
   load: Load<T>,
   path: string,
@@ -51,28 +52,21 @@ export async function withLoaded<T extends Loaded & (Disposable | AsyncDisposabl
     ...(tuned && { table: tunedTable((message) => progress.warn(message)) }),
   });
   progress.detail(`device: ${device.name}`);
-  const opened = performance.now();
-  let bytes = 0;
   await using model = await load(device, path, {
     ...(vae !== undefined && vae !== path && { vae }),
     ...(taesd !== undefined && taesd !== path && { taesd }),
     ...(dtype !== undefined && { weights: dtype }),
-    progress(done, of) {
-      bytes = of;
-      progress.show("loading", done, of, `${fileSize(done)} of ${fileSize(of)}`);
-    },
+    lifetime: "run",
+    progress: reading(options, progress),
   });
-  const now = performance.now();
-  progress.clear();
-  progress.detail(`loaded ${fileSize(bytes)} of ${path} in ${duration(now - opened)}`);
   if (options.json) {
     await printJson({
       event: "load",
       model: path,
       family: model.family,
       device: device.name,
-      bytes,
-      seconds: seconds(now - start),
+      bytes: model.fileBytes,
+      seconds: seconds(performance.now() - start),
     });
   }
   for (const message of model.warnings) {
@@ -82,6 +76,33 @@ export async function withLoaded<T extends Loaded & (Disposable | AsyncDisposabl
   await work(model);
   const peak = Math.ceil(device.memory.peak / 2 ** 20);
   progress.detail(`GPU memory: at most ${peak} MiB`);
+}
+
+/** Tells how a part is read, whenever one is. */
+function reading({ json }: ModelOptions, progress: Progress): ReadProgress {
+  let since = 0;
+  return (done, of, part) => {
+    if (done === 0) since = performance.now();
+    progress.show(`loading ${part}`, done, of, `${fileSize(done)} of ${fileSize(of)}`);
+    if (done < of) return;
+    const elapsed = performance.now() - since;
+    progress.clear();
+    progress.detail(`loaded ${part}: ${fileSize(of)} in ${duration(elapsed)}`);
+    if (json) printJsonSync({ event: "part", part, bytes: of, seconds: seconds(elapsed) });
+  };
+}
+
+/** What a run takes on the device, a line a stage. */
+export function describeMemory({ stages, peak, turns }: MemoryPlan): string[] {
+  const lines = stages.map(({ part, weights, beside, activations }) => {
+    const others = beside > 0 ? ` + ${mib(beside)} MiB of other weights` : "";
+    const sum = mib(weights + beside + activations);
+    return `memory of ${part}: ${mib(weights)} MiB of weights${others} + ${
+      mib(activations)
+    } MiB of activations = ${sum} MiB`;
+  });
+  const how = turns ? "parts take turns on the device" : "parts stay while they are needed";
+  return [...lines, `memory planned: at most ${mib(peak)} MiB; ${how}`];
 }
 
 /** Milliseconds as seconds for a machine. */

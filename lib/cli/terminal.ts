@@ -23,7 +23,7 @@ function stdoutError(error: unknown): unknown {
   return fileError("write to", "stdout", error);
 }
 
-/** Text to stdout at once; for help only. Throws `FileError`. */
+/** Text to stdout at once, where nothing can be waited for. Throws `FileError`. */
 export function writeStdoutSync(text: string): void {
   const bytes = encoder.encode(text);
   try {
@@ -41,6 +41,11 @@ export function printLine(text: string): Promise<void> {
 /** One NDJSON event on stdout. */
 export function printJson(event: Readonly<Record<string, unknown>>): Promise<void> {
   return printLine(JSON.stringify(event));
+}
+
+/** As `printJson`, at once. */
+export function printJsonSync(event: Readonly<Record<string, unknown>>): void {
+  writeStdoutSync(JSON.stringify(event) + "\n");
 }
 
 /** Text to stderr as it is. Nobody can be told that stderr fails. */

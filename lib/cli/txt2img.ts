@@ -15,7 +15,7 @@ import { writeInfotext } from "../formats/infotext.ts";
 import { encodePng } from "../formats/png.ts";
 import type { PipelineEvent, Rng, Settings } from "../pipelines/events.ts";
 import { textToImage } from "../pipelines/text_to_image.ts";
-import { modelPath, seconds, withLoaded } from "./loading.ts";
+import { describeMemory, modelPath, seconds, withLoaded } from "./loading.ts";
 import {
   addModelOptions,
   addReportOptions,
@@ -174,6 +174,7 @@ function listen(
         const { settings, seeds } = event;
         count = seeds.length;
         progress.say(summary(settings, seeds));
+        for (const line of describeMemory(event.memory)) progress.detail(line);
         progress.show("reading the prompt", 0, settings.steps);
         return await tell({
           event: "plan",
@@ -182,6 +183,7 @@ function listen(
           seeds,
           sigmas: event.sigmas,
           timesteps: event.timesteps,
+          memory: event.memory,
         });
       }
       case "step": {

@@ -4,10 +4,10 @@
  * that overlap by its receptive field are exact.
  */
 
+import { MemoryError } from "../base/errors.ts";
 import { Graph, type Tensor } from "../graph/tensor.ts";
-import type { Parameters } from "../gpu/buffers.ts";
-import type { Device } from "../gpu/device.ts";
-import { compile, type Program } from "../gpu/program.ts";
+import { peakOf } from "../gpu/compile.ts";
+import { mib } from "../gpu/device.ts";
 import {
   decoderHalo,
   encoderHalo,
@@ -25,8 +25,15 @@ import {
 } from "../models/vae.ts";
 import { type Manifest, manifestOf, paramsOf } from "../nn/params.ts";
 import type { FloatPicture, Latents, StageOptions } from "./model.ts";
-import { fits, toChannelsFirst, toChannelsLast } from "./stages.ts";
-import { type BandOptions, type HostPlane, runInBands } from "./tiles.ts";
+import { type Programs, type Room, roomOf } from "./programs.ts";
+import { toChannelsFirst, toChannelsLast } from "./stages.ts";
+import { type Extent, type HostPlane, planBands, runBands } from "./tiles.ts";
+
+/** Which way a first stage is run. */
+export type Half = "decode" | "encode";
+
+/** The programs of each half; they read different weights. */
+export type Halves = Readonly<Record<Half, Programs>>;
 
 /** Pictures to latents in the denoiser's scale, and back. */
 export interface FirstStage {
@@ -36,20 +43,39 @@ export interface FirstStage {
   decode(latents: Latents, options?: StageOptions): Promise<FloatPicture>;
   /** The mean of the latent's distribution. */
   encode(picture: FloatPicture, options?: StageOptions): Promise<Latents>;
+  /**
+   * The most bytes that one half takes beside its weights for latents (decode) or a picture (encode) of a size. Throws
+   * `MemoryError` where it does not fit, however small its bands.
+   */
+  bytes(
+    half: Half,
+    size: { readonly height: number; readonly width: number },
+    options: StageOptions,
+    room: Room,
+  ): number;
+}
+
+/** How one half is going to be run on an input of some size. */
+interface StagePlan {
+  readonly bytes: number;
+  run(input: HostPlane, progress: StageOptions["progress"]): Promise<HostPlane>;
 }
 
 /** Band pixels where tiling is asked for on a device that would not need it. */
 const TILE_PIXELS = 2 ** 18;
 
-/** Parameters of a KL autoencoder: both halves. */
-export function vaeManifest(config: VaeConfig): Manifest {
+/** Parameters of a KL autoencoder: both halves, or one. */
+export function vaeManifest(config: VaeConfig, halves: readonly Half[] = HALVES): Manifest {
   const graph = new Graph();
   const p = paramsOf(graph, "vae");
   const f = factorOf(config);
-  decode(p, config, graph.input("z", [1, 1, 1, config.latentChannels]));
-  encode(p, config, graph.input("x", [1, f, f, config.inChannels]));
+  if (halves.includes("decode")) {
+    decode(p, config, graph.input("z", [1, 1, 1, config.latentChannels]));
+  }
+  if (halves.includes("encode")) encode(p, config, graph.input("x", [1, f, f, config.inChannels]));
   return manifestOf(graph);
 }
+const HALVES: readonly Half[] = ["decode", "encode"];
 
 /** Parameters of one half of TAESD, under "taesd_encoder" or "taesd_decoder". */
 export function taesdManifest(half: "encoder" | "decoder", config: TaesdConfig): Manifest {
@@ -62,25 +88,32 @@ export function taesdManifest(half: "encoder" | "decoder", config: TaesdConfig):
   return manifestOf(graph);
 }
 
-/** A KL autoencoder whose parameters are on the device under "vae". */
-export function klFirstStage(
-  device: Device,
-  config: VaeConfig,
-  parameters: Parameters,
-): FirstStage {
+/** A KL autoencoder whose parameters are named under "vae". */
+export function klFirstStage(config: VaeConfig, programs: Halves): FirstStage {
   const { scalingFactor: scale, shiftFactor: shift, latentChannels } = config;
   const factor = factorOf(config);
-  const run = (input: HostPlane, half: "decode" | "encode", options: StageOptions) => {
+  const plan = (half: Half, input: Extent, options: StageOptions, room: Room) => {
     const build = half === "decode" ? decode : encode;
     const segments = half === "decode" ? decoderSegments(config) : encoderSegments(config);
     const graph = (x: Tensor) => build(paramsOf(x.graph, "vae"), config, x);
-    const inBands = (bands: BandOptions) =>
-      runInBands(device, segments, "vae", parameters, input, bands);
-    return runWholeOrInBands(device, parameters, input, graph, inBands, options);
+    const inBands = (bandPixels?: number): StagePlan => {
+      const bands = planBands(programs[half], segments, "vae", input, room, bandPixels);
+      return {
+        bytes: bands.bytes,
+        run: (x, progress) => runBands(programs[half], bands, x, progress),
+      };
+    };
+    return planStage(programs[half], half, input, graph, inBands, options, room);
   };
+  const run = (input: HostPlane, half: Half, options: StageOptions) =>
+    plan(half, input, options, roomOf(programs[half].device)).run(input, options.progress);
   return {
     factor,
     latentChannels,
+    bytes(half, size, options, room) {
+      const channels = half === "decode" ? latentChannels : config.inChannels;
+      return plan(half, { ...size, channels }, options, room).bytes;
+    },
     async decode(latents, options = {}) {
       const z = hostPlane(latents);
       z.data.forEach((v, i) => z.data[i] = v / scale + shift);
@@ -106,15 +139,11 @@ function taesdFactor(config: TaesdConfig): number {
   return 2 ** (config.decoderBlocks.length - 1);
 }
 
-/** TAESD with its halves' parameters under "taesd_decoder" and "taesd_encoder". */
-export function tinyFirstStage(
-  device: Device,
-  config: TaesdConfig,
-  parameters: Parameters,
-): FirstStage {
+/** TAESD with its halves' parameters named under "taesd_decoder" and "taesd_encoder". */
+export function tinyFirstStage(config: TaesdConfig, programs: Halves): FirstStage {
   const { latentChannels } = config;
   const factor = taesdFactor(config);
-  const run = (input: HostPlane, half: "decode" | "encode", options: StageOptions) => {
+  const plan = (half: Half, input: Extent, options: StageOptions, room: Room) => {
     const graph = (x: Tensor) =>
       half === "decode"
         ? taesdDecode(paramsOf(x.graph, "taesd_decoder"), config, x)
@@ -122,13 +151,19 @@ export function tinyFirstStage(
     const overlap = half === "decode"
       ? { halo: decoderHalo(config), zoom: factor, unit: 1 }
       : { halo: ceilTo(encoderHalo(config), factor), zoom: 1 / factor, unit: factor };
-    const inBands = (bands: BandOptions) =>
-      runOverlapping(device, parameters, input, graph, overlap, bands);
-    return runWholeOrInBands(device, parameters, input, graph, inBands, options);
+    const inBands = (bandPixels?: number) =>
+      planOverlapping(programs[half], half, input, graph, overlap, room, bandPixels);
+    return planStage(programs[half], half, input, graph, inBands, options, room);
   };
+  const run = (input: HostPlane, half: Half, options: StageOptions) =>
+    plan(half, input, options, roomOf(programs[half].device)).run(input, options.progress);
   return {
     factor,
     latentChannels,
+    bytes(half, size, options, room) {
+      const channels = half === "decode" ? latentChannels : config.inChannels;
+      return plan(half, { ...size, channels }, options, room).bytes;
+    },
     async decode(latents, options = {}) {
       return toPicture(await run(hostPlane(latents), "decode", options));
     },
@@ -141,42 +176,68 @@ export function tinyFirstStage(
 }
 
 /** As one program where that is wanted and fits, else in bands. */
-async function runWholeOrInBands(
-  device: Device,
-  parameters: Parameters,
-  input: HostPlane,
+function planStage(
+  programs: Programs,
+  half: Half,
+  input: Extent,
   build: (x: Tensor) => Tensor,
-  inBands: (options: BandOptions) => Promise<HostPlane>,
-  { tiling = "auto", bandPixels, progress }: StageOptions,
-): Promise<HostPlane> {
-  const bands = (pixels?: number) =>
-    inBands({
-      ...(pixels !== undefined && { bandPixels: pixels }),
-      ...(progress && { progress }),
-    });
-  if (tiling === "on") return await bands(bandPixels ?? TILE_PIXELS);
-  const outputs = wholeGraph(input, build);
-  if (tiling === "auto" && !fits(device, outputs, parameters)) return await bands();
-  using program = await compile(device, outputs, parameters, { label: "the first stage" });
-  const result = await runOn(program, input.data, outputs);
-  progress?.(1, 1);
-  return result;
+  inBands: (bandPixels?: number) => StagePlan,
+  { tiling = "auto", bandPixels }: StageOptions,
+  { budget, live }: Room,
+): StagePlan {
+  if (tiling === "on") return inBands(bandPixels ?? TILE_PIXELS);
+  const whole = tiling === "off"
+    ? planWhole(programs, half, input, build)
+    : wholeIfAny(programs, half, input, build);
+  if (whole && live + whole.bytes <= budget) return whole;
+  if (tiling === "auto" || whole === undefined) return inBands();
+  throw new MemoryError(
+    `Cannot ${half} at once: it needs ${mib(whole.bytes)} MiB beside ${mib(live)} MiB in use, ` +
+      `and the memory budget is ${
+        mib(budget)
+      } MiB; leave out --vae-tiling off, or raise --memory-budget`,
+  );
 }
 
-function wholeGraph({ height, width, channels }: HostPlane, build: (x: Tensor) => Tensor) {
-  const graph = new Graph();
-  return new Map([["result", build(graph.input("x", [1, height, width, channels]))]]);
+/** `undefined` where the device cannot bind an operand. */
+function wholeIfAny(
+  programs: Programs,
+  half: Half,
+  input: Extent,
+  build: (x: Tensor) => Tensor,
+): StagePlan | undefined {
+  try {
+    return planWhole(programs, half, input, build);
+  } catch (error) {
+    if (error instanceof MemoryError) return undefined;
+    throw error;
+  }
 }
 
-async function runOn(
-  program: Program,
-  x: Float32Array<ArrayBuffer>,
-  outputs: ReadonlyMap<string, Tensor>,
-): Promise<HostPlane> {
-  const data = (await program.run({ x })).get("result");
-  const shape = outputs.get("result")?.shape;
-  if (!data || !shape) throw new TypeError("The first stage returned nothing");
-  return { data, height: shape[1], width: shape[2], channels: shape[3] };
+/** One program for a whole input. */
+function planWhole(
+  programs: Programs,
+  half: Half,
+  { height, width, channels }: Extent,
+  build: (x: Tensor) => Tensor,
+): StagePlan {
+  const key = `${half} ${height}×${width}`;
+  const outputs = () => {
+    const graph = new Graph();
+    return new Map([["result", build(graph.input("x", [1, height, width, channels]))]]);
+  };
+  const assembly = programs.assembly(key, outputs);
+  const shape = assembly.outputs.get("result")?.shape;
+  return {
+    bytes: peakOf(assembly).peak,
+    async run({ data: x }, progress) {
+      using program = await programs.compile(key, outputs, { label: "the first stage" });
+      const data = (await program.run({ x })).get("result");
+      if (!data || !shape) throw new TypeError("The first stage returned nothing");
+      progress?.(1, 1);
+      return { data, height: shape[1], width: shape[2], channels: shape[3] };
+    },
+  };
 }
 
 /** Rows around a band, size of the result to the input, and what bands must begin at a multiple of; in input rows. */
@@ -186,47 +247,68 @@ interface Overlap {
   readonly unit: number;
 }
 
-/** Bands that read `halo` rows more on each side and drop what these give. */
-async function runOverlapping(
-  device: Device,
-  parameters: Parameters,
-  input: HostPlane,
+/** Bands that read `halo` rows more on each side and drop what these give; halved until they fit. */
+function planOverlapping(
+  programs: Programs,
+  half: Half,
+  input: Extent,
   build: (x: Tensor) => Tensor,
   { halo, zoom, unit }: Overlap,
-  { bandPixels = Infinity, progress }: BandOptions,
-): Promise<HostPlane> {
+  { budget, live }: Room,
+  bandPixels = Infinity,
+): StagePlan {
   const { height, width, channels } = input;
   const wanted = Math.floor(bandPixels / (width * zoom) / zoom);
-  let rows = Math.max(unit, floorTo(Math.min(height, wanted), unit));
-  const part = (begin: number, end: number) => {
-    const [from, to] = [Math.max(0, begin - halo), Math.min(height, end + halo)];
-    const stride = width * channels;
-    return {
-      from,
-      plane: { ...input, height: to - from, data: input.data.subarray(from * stride, to * stride) },
-    };
-  };
-  const fitting = (count: number) => {
-    const middle = floorTo(Math.max(0, (height - count) / 2), unit);
-    return fits(device, wholeGraph(part(middle, middle + count).plane, build), parameters);
-  };
-  while (rows > unit && !fitting(rows)) rows = Math.max(unit, floorTo(rows / 2, unit));
-
-  const parts: HostPlane[] = [];
-  for (let begin = 0; begin < height; begin += rows) {
-    const end = Math.min(height, begin + rows);
-    const { from, plane } = part(begin, end);
-    const outputs = wholeGraph(plane, build);
-    using program = await compile(device, outputs, parameters, {
-      label: "a band of the first stage",
+  const parts = (rows: number) =>
+    Array.from({ length: Math.ceil(height / rows) }, (_, i) => {
+      const [begin, end] = [i * rows, Math.min(height, (i + 1) * rows)];
+      const [from, to] = [Math.max(0, begin - halo), Math.min(height, end + halo)];
+      return { begin, end, from, to };
     });
-    const whole = await runOn(program, plane.data, outputs);
-    const stride = whole.width * whole.channels;
-    const data = whole.data.slice((begin - from) * zoom * stride, (end - from) * zoom * stride);
-    parts.push({ ...whole, height: (end - begin) * zoom, data });
-    progress?.(end, height);
+  const planPart = ({ from, to }: { readonly from: number; readonly to: number }) =>
+    planWhole(programs, half, { ...input, height: to - from }, build);
+  const bytesOf = (rows: number) => Math.max(...parts(rows).map((part) => planPart(part).bytes));
+  const fits = (rows: number) => {
+    try {
+      return live + bytesOf(rows) <= budget;
+    } catch (error) {
+      if (error instanceof MemoryError) return false;
+      throw error;
+    }
+  };
+  let rows = Math.max(unit, floorTo(Math.min(height, wanted), unit));
+  while (rows > unit && !fits(rows)) rows = Math.max(unit, floorTo(rows / 2, unit));
+  const bytes = bytesOf(rows);
+  if (live + bytes > budget) {
+    throw new MemoryError(
+      `Cannot ${half} in tiles: a band of ${rows} rows needs ${mib(bytes)} MiB and ${
+        mib(budget - live)
+      } MiB of the memory budget are left; raise --memory-budget`,
+    );
   }
-  return stacked(parts);
+  return {
+    bytes,
+    async run({ data }, progress) {
+      const results: HostPlane[] = [];
+      for (const { begin, end, from, to } of parts(rows)) {
+        const stride = width * channels;
+        const rowsRead = {
+          ...input,
+          height: to - from,
+          data: data.subarray(from * stride, to * stride),
+        };
+        const whole = await planPart({ from, to }).run(rowsRead, undefined);
+        const line = whole.width * whole.channels;
+        results.push({
+          ...whole,
+          height: (end - begin) * zoom,
+          data: whole.data.slice((begin - from) * zoom * line, (end - from) * zoom * line),
+        });
+        progress?.(end, height);
+      }
+      return stacked(results);
+    },
+  };
 }
 
 function stacked(parts: readonly HostPlane[]): HostPlane {

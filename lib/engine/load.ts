@@ -1,102 +1,147 @@
-/** From a path to a model on a device: open, recognise, check, stream weights, and bind the stages to them. */
+/** From a path to a model on a device: open, recognise, check, and bind the stages to parts that are read when they are needed. */
 
-import { FormatError } from "../base/errors.ts";
-import { sizeOf } from "../base/shape.ts";
+import { FormatError, MemoryError } from "../base/errors.ts";
 import {
   type Checkpoint,
   type ComponentName,
   openCheckpoint,
   type TokenizerFiles,
-  type Weights,
 } from "../formats/checkpoint.ts";
-import { FILE_BYTES } from "../formats/safetensors.ts";
-import type { StoredParameter } from "../gpu/buffers.ts";
 import type { Device } from "../gpu/device.ts";
-import type { ClipConfig } from "../models/clip.ts";
+import { type ClipConfig, type ClipOutput } from "../models/clip.ts";
 import { clipOutput, defaultsOf, FAMILIES, type Family } from "../models/config.ts";
 import type { UnetConfig } from "../models/unet.ts";
+import type { Manifest } from "../nn/params.ts";
 import { type Architecture, architectureOf, manifestsOf, requirePipeline } from "./architecture.ts";
-import { type FirstStage, klFirstStage, tinyFirstStage } from "./first_stage.ts";
-import type { LoadOptions, Model, TextEmbedding, TokenIds } from "./model.ts";
-import { type ClipResult, runClip, UnetRunner } from "./stages.ts";
-import { loadWeights, releaseWeights } from "./weights.ts";
+import {
+  type FirstStage,
+  type Half,
+  klFirstStage,
+  taesdManifest,
+  tinyFirstStage,
+  vaeManifest,
+} from "./first_stage.ts";
+import type {
+  Denoiser,
+  LoadOptions,
+  MemoryPlan,
+  Model,
+  StageOptions,
+  TextEmbedding,
+  TokenIds,
+} from "./model.ts";
+import { Part, type PartName } from "./part.ts";
+import { Residency, type Stage } from "./residency.ts";
+import {
+  clipBytes,
+  type ClipResult,
+  denoiserBytes,
+  runClip,
+  type TextEncoder,
+  UnetRunner,
+} from "./stages.ts";
+import { compare, requireMatch } from "./weights.ts";
 
-/** Weights of several components on a device, and what loading them noticed. */
-class Loader implements Disposable {
-  readonly parameters = new Map<string, StoredParameter>();
+/** Gathers a model's parts; closes the files it opened unless it comes to `finish`. */
+class Builder implements Disposable {
   readonly warnings: string[] = [];
-  readonly #queue: { checkpoint: Checkpoint; architecture: Architecture; name: ComponentName }[] =
-    [];
+  readonly #parts: Part[] = [];
+  readonly #checked = new Set<string>();
+  readonly #files = new DisposableStack();
 
   constructor(readonly device: Device, readonly options: LoadOptions) {}
 
-  /** Marks components of a checkpoint for loading; those it lacks are ignored. */
-  add(checkpoint: Checkpoint, architecture: Architecture, names: readonly ComponentName[]): void {
-    for (const name of names) {
-      if (checkpoint.components.has(name)) this.#queue.push({ checkpoint, architecture, name });
-    }
+  async open(path: string): Promise<Checkpoint> {
+    const checkpoint = await openCheckpoint(path);
+    // closing is synchronous behind its asynchronous face
+    this.#files.defer(() => void checkpoint[Symbol.asyncDispose]());
+    return checkpoint;
   }
 
-  /** Streams everything that was added. */
-  async load(): Promise<void> {
-    const parts = this.#queue.map(({ checkpoint, architecture, name }) => {
-      const weights = checkpoint.components.get(name);
-      const manifest = manifestsOf(architecture).get(name);
-      if (!weights || !manifest) throw new TypeError(`There is no ${name}`);
-      return { weights, manifest, name, path: checkpoint.path };
-    });
-    const total = parts.reduce((sum, { weights }) => sum + bytesOf(weights), 0);
-    let done = 0;
-    const progress = (bytes: number) => this.options.progress?.(done += bytes, total);
-    const weights = this.options.weights ?? "f16";
-    for (const part of parts) {
-      const { parameters, warning } = await loadWeights(
-        this.device,
-        part.weights,
-        part.manifest,
-        part.name,
-        part.path,
-        { weights, progress },
-      );
-      for (const [name, stored] of parameters) this.parameters.set(name, stored);
+  /**
+   * Adds the part of a component that `manifest` names. Throws `FormatError` where the component is not what `whole`, its
+   * manifest, says.
+   */
+  add(
+    name: PartName,
+    checkpoint: Checkpoint,
+    component: ComponentName,
+    whole: Manifest,
+    manifest: Manifest = whole,
+  ): Part {
+    const { path } = checkpoint;
+    const weights = checkpoint.components.get(component);
+    if (!weights) throw new TypeError(`There is no ${component}`);
+    if (!this.#checked.has(component)) {
+      const warning = requireMatch(compare(weights.infos, whole, component), component, path);
       if (warning !== undefined) this.warnings.push(warning);
+      this.#checked.add(component);
     }
+    const dtype = this.options.weights ?? "f16";
+    const part = new Part(this.device, { name, component, weights, manifest, path, dtype });
+    this.#parts.push(part);
+    return part;
+  }
+
+  finish(): LoadedParts {
+    const { device, options: { lifetime = "model", progress = () => {} } } = this;
+    const files = this.#files.move();
+    const residency = new Residency(device, this.#parts, lifetime, progress);
+    files.use(residency);
+    return { device, residency, files, lifetime };
   }
 
   [Symbol.dispose](): void {
-    releaseWeights(this.device, this.parameters);
-    this.parameters.clear();
+    this.#files.dispose();
   }
 }
 
-function bytesOf({ infos }: Weights): number {
-  let bytes = 0;
-  for (const { shape, dtype } of infos.values()) bytes += sizeOf(shape) * FILE_BYTES[dtype];
-  return bytes;
+/** Parts, and the files that they are read from. */
+interface LoadedParts {
+  readonly device: Device;
+  readonly residency: Residency;
+  /** Frees the parts, then closes the files. */
+  readonly files: DisposableStack;
+  readonly lifetime: "model" | "run";
 }
+
+/** A first stage and which of its parts each half needs. */
+type StageAndParts = { readonly stage: FirstStage; readonly parts: Readonly<Record<Half, Part>> };
 
 /** The first stage of one checkpoint, `undefined` where it has none. A TAESD is preferred: it is asked for by name. */
-function firstStageOf(loader: Loader, { vae, taesd }: Architecture): FirstStage | undefined {
-  if (taesd) return tinyFirstStage(loader.device, taesd, loader.parameters);
-  return vae && klFirstStage(loader.device, vae, loader.parameters);
+function firstStageOf(
+  builder: Builder,
+  checkpoint: Checkpoint,
+  { vae, taesd }: Architecture,
+): StageAndParts | undefined {
+  const programs = (parts: Record<Half, Part>) => ({
+    decode: parts.decode.programs,
+    encode: parts.encode.programs,
+  });
+  if (taesd) {
+    const half = (name: "decoder" | "encoder") =>
+      builder.add(name, checkpoint, `taesd_${name}`, taesdManifest(name, taesd));
+    const parts = { decode: half("decoder"), encode: half("encoder") };
+    return { stage: tinyFirstStage(taesd, programs(parts)), parts };
+  }
+  if (!vae) return undefined;
+  const whole = vaeManifest(vae);
+  const half = (name: "decoder" | "encoder", which: Half) =>
+    builder.add(name, checkpoint, "vae", whole, vaeManifest(vae, [which]));
+  const parts = { decode: half("decoder", "decode"), encode: half("encoder", "encode") };
+  return { stage: klFirstStage(vae, programs(parts)), parts };
 }
 
-const FIRST_STAGE = ["vae", "taesd_encoder", "taesd_decoder"] as const;
-
-/** Opens what `--vae` or `--taesd` names, else `checkpoint` itself, and queues its first stage. */
+/** The first stage of what `--vae` or `--taesd` names, else of `checkpoint` itself. */
 async function addFirstStage(
-  loader: Loader,
+  builder: Builder,
   checkpoint: Checkpoint,
   architecture: Architecture,
-  others: AsyncDisposableStack,
-): Promise<Architecture> {
-  const { vae, taesd } = loader.options;
+): Promise<StageAndParts | undefined> {
+  const { vae, taesd } = builder.options;
   const path = taesd ?? vae;
-  if (path === undefined) {
-    loader.add(checkpoint, architecture, FIRST_STAGE);
-    return architecture;
-  }
-  const other = others.use(await openCheckpoint(path));
+  if (path === undefined) return firstStageOf(builder, checkpoint, architecture);
+  const other = await builder.open(path);
   const own = await architectureOf(other);
   const chosen = taesd === undefined ? { ...own, taesd: undefined } : { ...own, vae: undefined };
   if (!chosen.vae && !chosen.taesd) {
@@ -108,8 +153,7 @@ async function addFirstStage(
     const scalingFactor = FAMILIES[architecture.family].latentScale;
     Object.assign(chosen, { vae: { ...chosen.vae, scalingFactor } });
   }
-  loader.add(other, chosen, FIRST_STAGE);
-  return chosen;
+  return firstStageOf(builder, other, chosen);
 }
 
 /** Loads a checkpoint for making pictures. Throws `FormatError` for what is wrong with it, `MemoryError` where it does not fit. */
@@ -118,22 +162,24 @@ export async function loadModel(
   path: string,
   options: LoadOptions = {},
 ): Promise<Model> {
-  await using others = new AsyncDisposableStack();
-  const checkpoint = others.use(await openCheckpoint(path));
+  using builder = new Builder(device, options);
+  const checkpoint = await builder.open(path);
   const architecture = await architectureOf(checkpoint);
   const { family, unet } = requirePipeline(architecture, path);
-  using unwind = new DisposableStack();
-  const loader = unwind.use(new Loader(device, options));
-  const stageArchitecture = await addFirstStage(loader, checkpoint, architecture, others);
-  const firstStage = firstStageOf(loader, stageArchitecture);
+  const manifests = manifestsOf(architecture);
+  for (const name of ["text_encoder", "text_encoder_2", "unet"] as const) {
+    const manifest = manifests.get(name);
+    if (manifest) builder.add(name, checkpoint, name, manifest);
+  }
+  const firstStage = await addFirstStage(builder, checkpoint, architecture);
   if (!firstStage) {
     throw new FormatError(
       `Cannot make pictures with "${path}": it lacks a VAE; give one with --vae or --taesd`,
     );
   }
-  if (firstStage.latentChannels !== unet.outChannels) {
+  if (firstStage.stage.latentChannels !== unet.outChannels) {
     throw new FormatError(
-      `Cannot use this first stage with "${path}": it has ${firstStage.latentChannels} latent channels, ` +
+      `Cannot use this first stage with "${path}": it has ${firstStage.stage.latentChannels} latent channels, ` +
         `the UNet predicts ${unet.outChannels}`,
     );
   }
@@ -143,30 +189,45 @@ export async function loadModel(
         `${unet.outChannels}, so it is an inpainting or editing model; a text-to-image checkpoint is needed`,
     );
   }
-  loader.add(checkpoint, architecture, ["text_encoder", "text_encoder_2", "unet"]);
   const tokenizers = [
     await checkpoint.tokenizerFiles("tokenizer"),
     ...(family === "sdxl" ? [await checkpoint.tokenizerFiles("tokenizer_2")] : []),
   ];
-  await loader.load();
-  unwind.move();
-  const noticed = checkpoint.unexpected.length > 0
-    ? [`${checkpoint.unexpected.length} tensors of "${path}" belong to no known component`]
-    : [];
-  return new LoadedModel(loader, {
+  if (checkpoint.unexpected.length > 0) {
+    builder.warnings.unshift(
+      `${checkpoint.unexpected.length} tensors of "${path}" belong to no known component`,
+    );
+  }
+  const { warnings } = builder;
+  const parts = builder.finish();
+  using unwind = new DisposableStack();
+  unwind.use(parts.files);
+  const { stage } = firstStage;
+  const model = new LoadedModel(parts, {
     path,
     family,
     unet,
     architecture,
-    firstStage,
+    firstStage: stage,
     tokenizers,
-    noticed,
+    warnings,
   });
+  if (parts.lifetime === "model" && model.mayStay()) await parts.residency.loadAll();
+  unwind.move();
+  return model;
 }
 
 /** A first stage alone, for `encode` and `decode`. */
-export interface LoadedFirstStage extends FirstStage, Disposable {
+export interface LoadedFirstStage extends Omit<FirstStage, "bytes">, Disposable {
   readonly warnings: readonly string[];
+  /** Bytes of the checkpoint that it is made of. */
+  readonly fileBytes: number;
+  /** See `Model.prepare`: for one picture of this size in pixels. */
+  prepare(
+    half: Half,
+    size: { readonly height: number; readonly width: number },
+    options?: StageOptions,
+  ): MemoryPlan;
 }
 
 /** Loads only the first stage of a checkpoint, of a VAE, or of a TAESD. */
@@ -175,20 +236,43 @@ export async function loadFirstStage(
   path: string,
   options: LoadOptions = {},
 ): Promise<LoadedFirstStage> {
-  await using others = new AsyncDisposableStack();
-  const checkpoint = others.use(await openCheckpoint(path));
+  using builder = new Builder(device, options);
+  const checkpoint = await builder.open(path);
   const architecture = await architectureOf(checkpoint);
-  using unwind = new DisposableStack();
-  const loader = unwind.use(new Loader(device, options));
-  const stage = firstStageOf(loader, await addFirstStage(loader, checkpoint, architecture, others));
-  if (!stage) {
+  const found = await addFirstStage(builder, checkpoint, architecture);
+  if (!found) {
     const has = [...checkpoint.components.keys()].join(", ");
     throw new FormatError(`Cannot use "${path}" as a first stage: it holds only ${has}`);
   }
-  await loader.load();
+  const { warnings } = builder;
+  const { residency, files, lifetime } = builder.finish();
+  using unwind = new DisposableStack();
+  unwind.use(files);
+  if (lifetime === "model") await residency.loadAll();
   unwind.move();
-  const dispose = () => loader[Symbol.dispose]();
-  return { ...stage, warnings: loader.warnings, [Symbol.dispose]: dispose };
+  const { stage, parts } = found;
+  const { factor } = stage;
+  return {
+    factor,
+    latentChannels: stage.latentChannels,
+    decode: (latents, options) =>
+      residency.during(parts.decode.name, () => stage.decode(latents, options)),
+    encode: (picture, options) =>
+      residency.during(parts.encode.name, () => stage.encode(picture, options)),
+    prepare(half, { height, width }, options = {}) {
+      const size = half === "decode"
+        ? { height: height / factor, width: width / factor }
+        : { height, width };
+      const what = `${half} ${width}×${height} pixels with "${path}"`;
+      const bytes: Stage["bytes"] = (room) => stage.bytes(half, size, options, room);
+      return residency.plan(JSON.stringify([half, size, options]), what, [
+        { part: parts[half].name, uses: 1, bytes },
+      ]);
+    },
+    warnings,
+    fileBytes: parts.decode.fileBytes + parts.encode.fileBytes,
+    [Symbol.dispose]: () => files.dispose(),
+  };
 }
 
 /** See `Model`. */
@@ -207,22 +291,27 @@ class LoadedModel implements Model {
   readonly guidanceWidth;
   readonly wantsSizes;
   readonly warnings;
-  readonly #loader: Loader;
+  readonly fileBytes;
+  readonly #device: Device;
+  readonly #residency: Residency;
+  readonly #files: DisposableStack;
   readonly #firstStage: FirstStage;
   readonly #unet: UnetConfig;
-  readonly #textEncoders: ReadonlyMap<string, ClipConfig>;
+  readonly #textEncoders: ReadonlyMap<"text_encoder" | "text_encoder_2", ClipConfig>;
 
-  constructor(loader: Loader, parts: {
+  constructor({ device, residency, files }: LoadedParts, parts: {
     readonly path: string;
     readonly family: Family;
     readonly unet: UnetConfig;
     readonly architecture: Architecture;
     readonly firstStage: FirstStage;
     readonly tokenizers: readonly (TokenizerFiles | undefined)[];
-    readonly noticed: readonly string[];
+    readonly warnings: readonly string[];
   }) {
-    const { path, family, unet, architecture, firstStage, tokenizers, noticed } = parts;
-    this.#loader = loader;
+    const { path, family, unet, architecture, firstStage, tokenizers, warnings } = parts;
+    this.#device = device;
+    this.#residency = residency;
+    this.#files = files;
     this.#firstStage = firstStage;
     this.#unet = unet;
     this.#textEncoders = architecture.textEncoders;
@@ -242,16 +331,66 @@ class LoadedModel implements Model {
     this.zeroEmptyPrompt = architecture.zeroEmptyPrompt;
     this.guidanceWidth = unet.guidanceWidth;
     this.wantsSizes = unet.addition !== undefined;
-    this.warnings = [...noticed, ...loader.warnings];
+    this.warnings = warnings;
+    const read: PartName[] = [...architecture.textEncoders.keys(), "unet", "decoder"];
+    this.fileBytes = read.reduce((sum, name) => sum + residency.part(name).fileBytes, 0);
+  }
+
+  /** Whether all parts fit the budget together when a picture of the usual size is made. */
+  mayStay(): boolean {
+    if (this.#device.budget === Infinity) return true;
+    const { width, height } = this.defaults;
+    const usual = { width, height, pictures: 1, prompts: 2, tokens: TOKENS, clipSkip: 1 } as const;
+    try {
+      return !this.prepare({ ...usual, tiling: "auto" }).turns;
+    } catch (error) {
+      if (error instanceof MemoryError) return false; // a smaller picture may fit
+      throw error;
+    }
+  }
+
+  prepare: Model["prepare"] = (run) => {
+    const { width, height, pictures, prompts, tokens, clipSkip, tiling } = run;
+    const latents = { height: height / this.factor, width: width / this.factor };
+    const programs = (part: PartName) => this.#residency.part(part).programs;
+    const text = this.#encoders(clipSkip).map((encoder): Stage => ({
+      part: encoder.name,
+      uses: 1,
+      bytes: () => clipBytes(programs(encoder.name), encoder, prompts, tokens),
+    }));
+    const size = { ...latents, tokens };
+    const what = `make ${pictures > 1 ? "pictures" : "a picture"} of ${width}×${height} pixels ` +
+      `with "${this.path}"`;
+    return this.#residency.plan(JSON.stringify(run), what, [
+      ...text,
+      {
+        part: "unet",
+        uses: pictures,
+        bytes: (room) => denoiserBytes(programs("unet"), this.#unet, size, prompts, room),
+      },
+      {
+        part: "decoder",
+        uses: pictures,
+        bytes: (room) => this.#firstStage.bytes("decode", latents, { tiling }, room),
+      },
+    ]);
+  };
+
+  #encoders(clipSkip: number): (TextEncoder & { readonly name: PartName })[] {
+    return [...this.#textEncoders].map(([name, config]) => {
+      const output: ClipOutput = clipOutput(this.family, config, clipSkip);
+      return { name, config, output };
+    });
   }
 
   async encodeText(prompts: readonly TokenIds[], clipSkip = 1): Promise<TextEmbedding[]> {
-    const { device, parameters } = this.#loader;
     const results: ClipResult[] = [];
-    for (const [i, [name, config]] of [...this.#textEncoders].entries()) {
-      const output = clipOutput(this.family, config, clipSkip);
+    for (const [i, encoder] of this.#encoders(clipSkip).entries()) {
       const ids = prompts.map((prompt) => prompt[i]);
-      results.push(await runClip(device, name, config, output, parameters, ids));
+      const { programs } = this.#residency.part(encoder.name);
+      results.push(
+        await this.#residency.during(encoder.name, () => runClip(programs, encoder, ids)),
+      );
     }
     const pooled = results[results.length - 1].pooled;
     return prompts.map((ids, i) => {
@@ -261,21 +400,41 @@ class LoadedModel implements Model {
     });
   }
 
-  denoiser(size: { readonly height: number; readonly width: number }): UnetRunner {
-    return new UnetRunner(this.#loader.device, this.#unet, this.#loader.parameters, size);
+  denoiser(size: { readonly height: number; readonly width: number }): Denoiser {
+    const residency = this.#residency;
+    const runner = new UnetRunner(residency.part("unet").programs, this.#unet, size);
+    let holding: Promise<void> | undefined;
+    let holds = false;
+    return {
+      async predict(x, timestep, conditions) {
+        await (holding ??= residency.hold("unet"));
+        holds = true;
+        return await runner.predict(x, timestep, conditions);
+      },
+      [Symbol.dispose]() {
+        runner[Symbol.dispose]();
+        if (holds) residency.letGo("unet");
+        else holding?.then(() => residency.letGo("unet"), () => {});
+        holding = undefined;
+        holds = false;
+      },
+    };
   }
 
   decodeImage: Model["decodeImage"] = (latents, options) =>
-    this.#firstStage.decode(latents, options);
+    this.#residency.during("decoder", () => this.#firstStage.decode(latents, options));
 
   encodeImage: Model["encodeImage"] = (picture, options) =>
-    this.#firstStage.encode(picture, options);
+    this.#residency.during("encoder", () => this.#firstStage.encode(picture, options));
 
   [Symbol.asyncDispose](): Promise<void> {
-    this.#loader[Symbol.dispose]();
+    this.#files.dispose();
     return Promise.resolve();
   }
 }
+
+/** Tokens that CLIP's text encoders read. */
+const TOKENS = 77;
 
 /** States [tokens, a], [tokens, b] → [tokens, a + b]. */
 function besides(parts: readonly Float32Array[], tokens: number): Float32Array {

@@ -5,6 +5,11 @@
 
 import type { Defaults, Family, Variant } from "../models/config.ts";
 import type { TokenizerFiles } from "../formats/checkpoint.ts";
+import type { ReadProgress } from "./part.ts";
+import type { Lifetime, MemoryPlan } from "./residency.ts";
+
+export type { ReadProgress } from "./part.ts";
+export type { MemoryPlan, StageMemory } from "./residency.ts";
 
 /** Token ids of one prompt, 77 for each text encoder, in the order of the encoders. */
 export type TokenIds = readonly Int32Array[];
@@ -63,6 +68,20 @@ export interface StageOptions {
   readonly progress?: (done: number, total: number) => void;
 }
 
+/** What a pipeline is going to ask of a model, so that memory is planned before anything is read. */
+export interface Run {
+  /** Pixels. */
+  readonly height: number;
+  readonly width: number;
+  /** One after another. */
+  readonly pictures: number;
+  /** Prompts that are encoded, each a condition of every step, and the tokens of each. */
+  readonly prompts: number;
+  readonly tokens: number;
+  readonly clipSkip: number;
+  readonly tiling: Tiling;
+}
+
 export interface LoadOptions {
   /** Another first stage: a VAE file or folder. */
   readonly vae?: string;
@@ -70,8 +89,14 @@ export interface LoadOptions {
   readonly taesd?: string;
   /** Weights on the device: f16 (the default), or f32, which keeps what the checkpoint has. */
   readonly weights?: "f16" | "f32";
-  /** Called while weights stream in, with bytes read and bytes in all. */
-  readonly progress?: (done: number, total: number) => void;
+  /**
+   * How long weights stay on the device, where they fit together. "model": all are read now and stay, for a model that is
+   * used again and again (the default). "run": each part is read when it is first used, and freed when the run that was
+   * prepared needs it no more. Where they do not fit together, parts take turns either way.
+   */
+  readonly lifetime?: Lifetime;
+  /** Called while weights stream in, with bytes of a part that are read, bytes in all, and its name. */
+  readonly progress?: ReadProgress;
 }
 
 /** A checkpoint on a device. Dispose of it to free its weights. */
@@ -100,6 +125,14 @@ export interface Model extends AsyncDisposable {
   readonly wantsSizes: boolean;
   /** What loading noticed. */
   readonly warnings: readonly string[];
+  /** Bytes of the checkpoint that making pictures reads. */
+  readonly fileBytes: number;
+  /**
+   * Decides from sizes alone which parts are on the device when, and says what each stage will take, exactly. Throws
+   * `MemoryError` with both numbers where a stage does not fit even alone. Without it parts stay, or take turns, as for a
+   * picture of the usual size.
+   */
+  prepare(run: Run): MemoryPlan;
   /** States of the text encoders. `clipSkip` counts from 1, the family's own layer. */
   encodeText(prompts: readonly TokenIds[], clipSkip?: number): Promise<TextEmbedding[]>;
   denoiser(size: { readonly height: number; readonly width: number }): Denoiser;

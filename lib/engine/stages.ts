@@ -1,11 +1,13 @@
 /** The programs of a model's stages: graph inputs and outputs around the model functions, and the host's side of them. */
 
+import { MemoryError } from "../base/errors.ts";
+import { sizeOf } from "../base/shape.ts";
 import { hoist } from "../graph/hoist.ts";
 import { Graph, type Tensor } from "../graph/tensor.ts";
-import { type Parameters, storageBuffer } from "../gpu/buffers.ts";
-import { assemble } from "../gpu/compile.ts";
-import type { Device } from "../gpu/device.ts";
-import { compile, type Program } from "../gpu/program.ts";
+import { storageBuffer } from "../gpu/buffers.ts";
+import { bufferBytes, peakOf } from "../gpu/compile.ts";
+import { mib } from "../gpu/device.ts";
+import type { Program } from "../gpu/program.ts";
 import {
   type ClipConfig,
   clipInputs,
@@ -14,9 +16,9 @@ import {
   pooledRow,
 } from "../models/clip.ts";
 import { unet, type UnetConfig, unetInputs } from "../models/unet.ts";
-import { MemoryError } from "../base/errors.ts";
 import { type Manifest, manifestOf, paramsOf } from "../nn/params.ts";
 import type { Condition } from "./model.ts";
+import { type Programs, type Room, roomOf } from "./programs.ts";
 
 /** Parameters of a text encoder whose scope is `name`. */
 export function clipManifest(name: string, config: ClipConfig): Manifest {
@@ -44,32 +46,50 @@ export interface ClipResult {
   readonly pooled: Float32Array[] | undefined;
 }
 
+/** A text encoder, whose parameters' scope is its name, and which of its states are wanted. */
+export interface TextEncoder {
+  readonly name: string;
+  readonly config: ClipConfig;
+  readonly output: ClipOutput;
+}
+
+/** The text encoder's graph on `batch` prompts of `length` tokens, and the name of its program. */
+function clipProgram({ name, config, output }: TextEncoder, batch: number, length: number) {
+  const key = `${name}: ${batch}×${length}, ${JSON.stringify(output)}`;
+  const outputs = () => {
+    const { tokens, pooledRows } = clipInputs(new Graph(), batch, length);
+    const rows = config.projection === undefined ? undefined : pooledRows;
+    const states = clipText(paramsOf(tokens.graph, name), config, tokens, output, rows);
+    const named = new Map([["hidden", states.hidden]]);
+    if (states.pooled) named.set("pooled", states.pooled);
+    return named;
+  };
+  return { key, outputs };
+}
+
+/** The most bytes that running a text encoder takes beside its weights. */
+export function clipBytes(
+  programs: Programs,
+  encoder: TextEncoder,
+  batch: number,
+  length: number,
+): number {
+  const { key, outputs } = clipProgram(encoder, batch, length);
+  return peakOf(programs.assembly(key, outputs)).peak;
+}
+
 /** Runs a text encoder on prompts of equal length. */
 export async function runClip(
-  device: Device,
-  name: string,
-  config: ClipConfig,
-  output: ClipOutput,
-  parameters: Parameters,
+  programs: Programs,
+  encoder: TextEncoder,
   prompts: readonly Int32Array[],
 ): Promise<ClipResult> {
-  const graph = new Graph();
   const [batch, length] = [prompts.length, prompts[0].length];
-  const { tokens, pooledRows } = clipInputs(graph, batch, length);
-  const pools = config.projection !== undefined;
-  const states = clipText(
-    paramsOf(graph, name),
-    config,
-    tokens,
-    output,
-    pools ? pooledRows : undefined,
-  );
-  const outputs = new Map([["hidden", states.hidden]]);
-  if (states.pooled) outputs.set("pooled", states.pooled);
-  using program = await compile(device, outputs, parameters, { label: `the ${name}` });
+  const { key, outputs } = clipProgram(encoder, batch, length);
+  using program = await programs.compile(key, outputs, { label: `the ${encoder.name}` });
   const ids = new Int32Array(batch * length);
   prompts.forEach((prompt, i) => ids.set(prompt, i * length));
-  const rows = prompts.map((prompt, i) => pooledRow(prompt, i, config.eosTokenId));
+  const rows = prompts.map((prompt, i) => pooledRow(prompt, i, encoder.config.eosTokenId));
   const results = await program.run({ tokens: ids, pooledRows: Int32Array.from(rows) });
   return {
     hidden: split(results.get("hidden"), batch),
@@ -159,6 +179,90 @@ interface Prepared {
   lasting: Lasting;
 }
 
+/** The denoiser assembled for a size: what to keep of the prompts, and what it takes. */
+interface DenoiserPlan {
+  readonly size: DenoiserSize;
+  /** Bytes of each buffer that one run keeps of its conditions. */
+  readonly kept: ReadonlyMap<string, number>;
+  /** Names and graphs of the two programs. */
+  readonly once: ProgramName;
+  readonly step: ProgramName;
+  /** The most bytes that so many runs take beside the weights. */
+  bytes(runs: number): number;
+}
+type ProgramName = readonly [key: string, outputs: () => ReadonlyMap<string, Tensor>];
+
+function planDenoiser(
+  programs: Programs,
+  config: UnetConfig,
+  size: DenoiserSize,
+): DenoiserPlan {
+  const { batch, height, width, tokens } = size;
+  const key = `the UNet on ${batch} latents of ${height}×${width}, ${tokens} tokens`;
+  const graphs = lazily(() => denoiserGraph(config, size));
+  const step: ProgramName = [key, () => graphs().step];
+  const once: ProgramName = [`${key}: what reads the prompts alone`, () => graphs().once];
+  const first = programs.assembly(...once);
+  const kept = new Map(
+    [...first.outputs].map(([name, { shape }]) => [name, bufferBytes(sizeOf(shape) * 4)]),
+  );
+  const second = programs.assembly(...step, new Set(kept.keys()));
+  const one = [...kept.values()].reduce((sum, bytes) => sum + bytes, 0);
+  const bytes = (runs: number) =>
+    runs * one + Math.max(peakOf(first, []).peak, peakOf(second).peak);
+  return { size, kept, once, step, bytes };
+}
+
+function lazily<T>(make: () => T): () => T {
+  let made: { readonly value: T } | undefined;
+  return () => (made ??= { value: make() }).value;
+}
+
+/**
+ * All conditions in one run where that fits, else one after another. Throws `MemoryError` where that does not fit either,
+ * with both numbers.
+ */
+function planConditions(
+  programs: Programs,
+  config: UnetConfig,
+  size: Omit<DenoiserSize, "batch">,
+  conditions: number,
+  { budget, live }: Room,
+): DenoiserPlan {
+  const batches = conditions > 1 ? [conditions, 1] : [1];
+  let refused: MemoryError | undefined;
+  for (const batch of batches) {
+    try {
+      const plan = planDenoiser(programs, config, { ...size, batch });
+      const bytes = plan.bytes(conditions / batch);
+      if (live + bytes <= budget) return plan;
+      refused = new MemoryError(
+        `Cannot run the UNet on latents of ${size.height}×${size.width}: it needs ${
+          mib(bytes)
+        } MiB beside ${mib(live)} MiB in use, and the memory budget is ${
+          mib(budget)
+        } MiB; raise --memory-budget or ask for a smaller picture`,
+      );
+    } catch (error) {
+      if (!(error instanceof MemoryError)) throw error;
+      refused = error;
+    }
+  }
+  throw refused;
+}
+
+/** The most bytes that the denoiser takes beside its weights. Throws `MemoryError` where it does not fit. */
+export function denoiserBytes(
+  programs: Programs,
+  config: UnetConfig,
+  size: Omit<DenoiserSize, "batch">,
+  conditions: number,
+  room: Room,
+): number {
+  const plan = planConditions(programs, config, size, conditions, room);
+  return plan.bytes(conditions / plan.size.batch);
+}
+
 /**
  * The denoiser for a number of conditions, in one run or in several; each run has buffers of its own for what depends on its
  * conditions alone, which is computed again only when these change.
@@ -167,10 +271,9 @@ class CompiledUnet implements Disposable {
   readonly #owned: DisposableStack;
 
   private constructor(
-    readonly device: Device,
+    readonly programs: Programs,
     readonly config: UnetConfig,
-    readonly parameters: Parameters,
-    readonly size: DenoiserSize,
+    readonly plan: DenoiserPlan,
     readonly program: Program,
     readonly runs: readonly Prepared[],
     owned: DisposableStack,
@@ -180,37 +283,36 @@ class CompiledUnet implements Disposable {
 
   /** Throws `MemoryError` where it does not fit, and leaves nothing behind. */
   static async make(
-    device: Device,
+    programs: Programs,
     config: UnetConfig,
-    parameters: Parameters,
-    size: DenoiserSize,
+    plan: DenoiserPlan,
     conditions: readonly Condition[],
   ): Promise<CompiledUnet> {
-    const { batch, height, width } = size;
-    const { once, step } = denoiserGraph(config, size);
+    const { device } = programs;
+    const { batch, height, width } = plan.size;
     using owned = new DisposableStack();
     const runs: Prepared[] = [];
     for (let first = 0; first < conditions.length; first += batch) {
       const some = conditions.slice(first, first + batch);
       const run = {
-        buffers: new Map([...once].map(([name, tensor]) => {
+        buffers: new Map([...plan.kept].map(([name, bytes]) => {
           const label = `what the UNet keeps of the prompts`;
-          const buffer = storageBuffer(device, tensor.size * 4, label);
+          const buffer = storageBuffer(device, bytes, label);
           return [name, owned.adopt(buffer, (kept) => device.release(kept))];
         })),
         conditions: some,
         lasting: lastingInputs(config, some),
       };
-      await keep(device, parameters, once, run);
+      await keep(programs, plan, run);
       runs.push(run);
     }
     const program = owned.use(
-      await compile(device, step, parameters, {
+      await programs.compile(...plan.step, {
         label: `the UNet on ${batch} latents of ${height}×${width}`,
         bound: runs.map(({ buffers }) => buffers),
       }),
     );
-    return new CompiledUnet(device, config, parameters, size, program, runs, owned.move());
+    return new CompiledUnet(programs, config, plan, program, runs, owned.move());
   }
 
   /** Bytes on the device: activations, and what is kept of the conditions. */
@@ -224,7 +326,7 @@ class CompiledUnet implements Disposable {
     timestep: number,
     conditions: readonly Condition[],
   ): Promise<Float32Array<ArrayBuffer>[]> {
-    const { batch } = this.size;
+    const { batch } = this.plan.size;
     const predictions: Float32Array<ArrayBuffer>[] = [];
     for (const [i, run] of this.runs.entries()) {
       await this.#prepare(run, conditions.slice(i * batch, (i + 1) * batch));
@@ -246,8 +348,7 @@ class CompiledUnet implements Disposable {
     run.conditions = conditions;
     if (isSame(lasting, run.lasting)) return;
     run.lasting = lasting;
-    const { once } = denoiserGraph(this.config, this.size);
-    await keep(this.device, this.parameters, once, run);
+    await keep(this.programs, this.plan, run);
   }
 
   [Symbol.dispose](): void {
@@ -257,13 +358,12 @@ class CompiledUnet implements Disposable {
 
 /** Computes what depends on the conditions of a run alone into its buffers. */
 async function keep(
-  device: Device,
-  parameters: Parameters,
-  once: ReadonlyMap<string, Tensor>,
+  programs: Programs,
+  { once }: DenoiserPlan,
   { buffers, lasting }: Prepared,
 ): Promise<void> {
   const label = "the UNet's part that reads the prompts alone";
-  using program = await compile(device, once, parameters, { label });
+  using program = await programs.compile(...once, { label });
   const targets = [...buffers].map(([name, buffer]) => [name, { buffer, offset: 0 }]);
   await program.run(lasting, Object.fromEntries(targets));
 }
@@ -273,29 +373,26 @@ export class UnetRunner implements Disposable {
   readonly #compiled = new Map<string, CompiledUnet>();
 
   constructor(
-    readonly device: Device,
+    readonly programs: Programs,
     readonly config: UnetConfig,
-    readonly parameters: Parameters,
     readonly size: { readonly height: number; readonly width: number },
   ) {}
 
   /** All conditions in one run, or one after another where that does not fit the device. */
   async #compile(conditions: readonly Condition[]): Promise<CompiledUnet> {
+    const { programs, config } = this;
     const { tokens } = conditions[0].text;
     const key = `${conditions.length}×${tokens}`;
     const known = this.#compiled.get(key);
     if (known) return known;
-    const make = (batch: number) =>
-      CompiledUnet.make(
-        this.device,
-        this.config,
-        this.parameters,
-        { ...this.size, batch, tokens },
-        conditions,
-      );
-    const compiled = await make(conditions.length).catch((error: unknown) => {
-      if (!(error instanceof MemoryError) || conditions.length === 1) throw error;
-      return make(1);
+    const size = { ...this.size, tokens };
+    const plan = planConditions(programs, config, size, conditions.length, roomOf(programs.device));
+    const make = (fitting: DenoiserPlan) =>
+      CompiledUnet.make(programs, config, fitting, conditions);
+    const compiled = await make(plan).catch((error: unknown) => {
+      // the device may have less than the budget says
+      if (!(error instanceof MemoryError) || plan.size.batch === 1) throw error;
+      return make(planDenoiser(programs, config, { ...size, batch: 1 }));
     });
     this.#compiled.set(key, compiled);
     return compiled;
@@ -330,26 +427,6 @@ function joined(parts: readonly ArrayLike<number>[]): Float32Array<ArrayBuffer> 
     at += part.length;
   }
   return all;
-}
-
-/** True where a whole graph can be planned within the device's binding limit and memory budget. */
-export function fits(
-  device: Device,
-  outputs: ReadonlyMap<string, Tensor>,
-  parameters: Parameters,
-): boolean {
-  try {
-    const layoutOf = (name: string) => {
-      const stored = parameters.get(name);
-      if (!stored) throw new RangeError(`There is no weight "${name}" on the device`);
-      return stored.layout;
-    };
-    const { plan } = assemble(outputs, device.profile, layoutOf, undefined, device.choice);
-    return plan.bytes <= device.budget - device.memory.live;
-  } catch (error) {
-    if (error instanceof MemoryError) return false;
-    throw error;
-  }
 }
 
 /** [channels, height, width] → [height, width, channels]. */

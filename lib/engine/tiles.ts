@@ -6,34 +6,34 @@
 
 import { MemoryError } from "../base/errors.ts";
 import { Graph, type Tensor } from "../graph/tensor.ts";
-import { type Parameters, readBack, storageBuffer } from "../gpu/buffers.ts";
-import { assemble } from "../gpu/compile.ts";
+import { readBack, storageBuffer } from "../gpu/buffers.ts";
+import { type Assembly, bufferBytes, peakOf } from "../gpu/compile.ts";
 import { type Device, mib } from "../gpu/device.ts";
-import { compile, type DeviceRange, type HostArray, type Program } from "../gpu/program.ts";
+import type { DeviceRange, HostArray, Program } from "../gpu/program.ts";
 import type { Segment, Value } from "../models/vae.ts";
 import { paramsOf } from "../nn/params.ts";
+import type { Programs, Room } from "./programs.ts";
 
-/** A whole value between segments, [height, width, channels], on the device where it fits, else on the host. */
-interface Plane {
+/** Size of a value, [height, width, channels]. */
+export interface Extent {
   readonly height: number;
   readonly width: number;
   readonly channels: number;
+}
+
+/** A picture or latent on the host. */
+export interface HostPlane extends Extent {
+  readonly data: Float32Array<ArrayBuffer>;
+}
+
+/** A whole value between segments, on the device where it fits, else on the host. */
+interface Plane extends Extent {
   readonly memory: GPUBuffer | Float32Array<ArrayBuffer>;
 }
 
-export interface BandOptions {
-  /** The most pixels that a band writes; what the memory allows where absent. */
-  readonly bandPixels?: number;
-  /** Called after each band with segments done, counting parts of them, and segments in all. */
-  readonly progress?: (done: number, total: number) => void;
-}
-
-/** A picture or latent [height, width, channels] on the host. */
-export interface HostPlane {
-  readonly height: number;
-  readonly width: number;
-  readonly channels: number;
-  readonly data: Float32Array<ArrayBuffer>;
+/** Where a plane will be. */
+interface PlannedPlane extends Extent {
+  readonly place: "device" | "host";
 }
 
 /** Rows that a band writes, and what it reads for them. */
@@ -46,47 +46,90 @@ interface Band {
   readonly bottom: 0 | 1;
 }
 
-/** Runs segments in order on a whole input. `prefix` is the scope of their parameters, e.g. "vae". Throws `MemoryError` where not even one row fits. */
-export async function runInBands(
-  device: Device,
+/** A segment on a whole picture: what it reads and writes. */
+interface Work {
+  readonly segment: Segment;
+  /** The values that it reads. */
+  readonly planes: ReadonlyMap<Value, PlannedPlane>;
+  readonly target: PlannedPlane;
+  /** It writes over its own value, pixel by pixel. */
+  readonly inPlace: boolean;
+  /** Groups of the moments that the next norm wants of its result. */
+  readonly groups: number | undefined;
+  /** Values that nothing reads after it. */
+  readonly dead: readonly Value[];
+}
+
+interface PlannedWork extends Work {
+  readonly bands: readonly Band[];
+}
+
+/** Everything that is decided before the first band is computed. */
+export interface BandPlan {
+  readonly prefix: string;
+  readonly work: readonly PlannedWork[];
+  /** The most bytes on the device beside the weights. */
+  readonly bytes: number;
+}
+
+/**
+ * Cuts segments, in order, into bands for a whole input. `prefix` is the scope of their parameters, e.g. "vae"; a band
+ * writes at most `bandPixels`, or what the memory allows. Throws `MemoryError` where not even one row fits.
+ */
+export function planBands(
+  programs: Programs,
   segments: readonly Segment[],
   prefix: string,
-  parameters: Parameters,
-  input: HostPlane,
-  options: BandOptions = {},
-): Promise<HostPlane> {
-  const planes = new Map<Value, Plane>();
-  try {
-    planes.set("x", { ...input, memory: input.data });
-    const moments = new Map<Value, Float32Array<ArrayBuffer>>();
-    for (const [i, segment] of segments.entries()) {
-      const source = planes.get(segment.reads[0]);
-      if (!source) throw new TypeError(`${segment.name} reads a value that nothing has written`);
-      const isLast = i === segments.length - 1;
-      const target = targetOf(device, segment, source, planes, isLast);
-      const known = moments.get(segment.reads[0]);
-      const run = new SegmentRun(device, segment, prefix, parameters, planes, target, known);
-      const groups = groupsOf(segments.slice(i + 1), segment.writes);
-      const progress = (part: number) => options.progress?.(i + part, segments.length);
-      const merged = await run.run(groups, options.bandPixels ?? Infinity, progress);
-      if (merged) moments.set(segment.writes, merged);
-      if (planes.get(segment.writes) !== target) discard(device, planes.get(segment.writes));
-      planes.set(segment.writes, target);
-      for (const value of [...planes.keys()]) {
-        if (isLast ? value === "x" : isRead(segments.slice(i + 1), value)) continue;
-        discard(device, planes.get(value));
-        planes.delete(value);
-      }
+  input: Extent,
+  { budget, live: before }: Room,
+  bandPixels = Infinity,
+): BandPlan {
+  const planes = new Map<Value, PlannedPlane>([["x", { ...input, place: "host" }]]);
+  const work: PlannedWork[] = [];
+  let [live, peak] = [before, before];
+  for (const [i, segment] of segments.entries()) {
+    const later = segments.slice(i + 1);
+    const source = planes.get(segment.reads[0]);
+    if (!source) throw new TypeError(`${segment.name} reads a value that nothing has written`);
+    const old = planes.get(segment.writes);
+    const inPlace = old !== undefined && isPointwise(segment, old);
+    const isLast = later.length === 0;
+    const target = inPlace
+      ? old
+      : placed(programs.device, segment, source, isLast ? 0 : budget * 0.75 - live);
+    if (!inPlace) live += bytesOf(target);
+    const reads = [...segment.reads, ...segment.readsWhole];
+    const found = reads.flatMap((value): [Value, PlannedPlane][] => {
+      const plane = planes.get(value);
+      return plane ? [[value, plane]] : [];
+    });
+    const all = new Map(planes).set(segment.writes, target);
+    const one: Work = {
+      segment,
+      planes: new Map(found),
+      target,
+      inPlace,
+      groups: groupsOf(later, segment.writes),
+      dead: [...all.keys()].filter((value) => isLast ? value !== "x" : !isRead(later, value)),
+    };
+    requireWholes(one);
+    const bands = cut(programs, prefix, one, { budget, live }, bandPixels);
+    peak = Math.max(peak, live + bytesOfBands(programs, prefix, one, bands));
+    work.push({ ...one, bands });
+    if (old && !inPlace) live -= bytesOf(old);
+    planes.set(segment.writes, target);
+    for (const value of one.dead) {
+      const plane = planes.get(value);
+      if (plane) live -= bytesOf(plane);
+      planes.delete(value);
     }
-    const result = planes.get("x");
-    if (!result || result.memory instanceof GPUBuffer) {
-      throw new TypeError("No segment was the last");
-    }
-    const { height, width, channels, memory } = result;
-    return { height, width, channels, data: memory };
-  } finally {
-    for (const plane of planes.values()) discard(device, plane);
   }
+  return { prefix, work, bytes: peak - before };
+}
+
+/** Bytes that a plane takes on the device. */
+function bytesOf({ height, width, channels, place }: PlannedPlane): number {
+  return place === "device" ? bufferBytes(height * width * channels * 4) : 0;
 }
 
 /** Whether a value is read again before it is written anew. */
@@ -107,76 +150,231 @@ function groupsOf(later: readonly Segment[], value: Value): number | undefined {
   return undefined;
 }
 
-/**
- * Where a segment writes: the last one on the host; in place where it reads its own value only at the pixels that it
- * writes.
- */
-function targetOf(
-  device: Device,
-  segment: Segment,
-  source: Plane,
-  planes: ReadonlyMap<Value, Plane>,
-  isLast: boolean,
-): Plane {
-  const height = source.height * segment.zoom;
-  const width = source.width * segment.zoom;
-  const old = planes.get(segment.writes);
-  const at = segment.reads.indexOf(segment.writes);
-  const pointwise = segment.zoom === 1 && (at > 0 || (at === 0 && segment.halo.top === 0));
-  if (old && pointwise && old.channels === segment.channels) return old;
-  const bytes = height * width * segment.channels * 4;
-  const shape = { height, width, channels: segment.channels };
+/** True where a segment reads the value that it writes only at the pixels that it writes. */
+function isPointwise({ reads, writes, zoom, halo, channels }: Segment, old: Extent): boolean {
+  const at = reads.indexOf(writes);
+  return zoom === 1 && (at > 0 || (at === 0 && halo.top === 0)) && old.channels === channels;
+}
+
+/** A new plane for a segment's result: on the device where it takes no more than `room` bytes. */
+function placed(
+  { gpu }: Device,
+  { zoom, channels }: Segment,
+  source: Extent,
+  room: number,
+): PlannedPlane {
+  const extent = { height: source.height * zoom, width: source.width * zoom, channels };
+  const bytes = extent.height * extent.width * channels * 4;
   // Bands need room beside the planes: a quarter of the budget is left to them.
-  const room = device.budget * 0.75 - device.memory.live;
-  if (!isLast && bytes <= room && bytes <= device.gpu.limits.maxBufferSize) {
-    return { ...shape, memory: storageBuffer(device, bytes, `${segment.name}, whole`) };
+  const fits = bytes <= room && bytes <= gpu.limits.maxBufferSize;
+  return { ...extent, place: fits ? "device" : "host" };
+}
+
+/** Values that every band reads as a whole must be on the device. */
+function requireWholes({ segment, planes }: Work): void {
+  for (const value of segment.readsWhole) {
+    const plane = planes.get(value);
+    if (!plane) throw new TypeError(`${segment.name} reads "${value}" before it is written`);
+    if (plane.place === "device") continue;
+    throw new MemoryError(
+      `Cannot run the first stage's attention: its ${value} need ${
+        mib(plane.height * plane.width * plane.channels * 4)
+      } MiB on the device, more than the memory budget leaves; raise --memory-budget or ask for a smaller picture`,
+    );
   }
-  return { ...shape, memory: new Float32Array(bytes / 4) };
 }
 
-function discard(device: Device, plane: Plane | undefined): void {
-  if (plane?.memory instanceof GPUBuffer) device.release(plane.memory);
+/** The tallest bands that fit the device: halved until they do. */
+function cut(
+  programs: Programs,
+  prefix: string,
+  work: Work,
+  { budget, live }: Room,
+  bandPixels: number,
+): readonly Band[] {
+  const { segment, target } = work;
+  const step = Math.max(1, segment.zoom);
+  const even = (rows: number) => Math.max(step, Math.floor(rows / step) * step);
+  let rows = even(Math.min(target.height, bandPixels / target.width));
+  for (;; rows = even(rows / 2)) {
+    const bands = bandsOf(work, rows);
+    const needed = orMemoryError(() => bytesOfBands(programs, prefix, work, bands));
+    if (typeof needed === "number" && live + needed <= budget) return bands;
+    if (rows > step) continue;
+    if (needed instanceof MemoryError) throw needed;
+    throw new MemoryError(
+      `Cannot run ${segment.name} in tiles: a band of ${rows} rows needs ${mib(needed)} MiB and ${
+        mib(budget - live)
+      } MiB of the memory budget are left; raise --memory-budget`,
+    );
+  }
 }
 
-/** Bytes of one step's parameters. */
-const UNIFORM_BYTES = 256;
+function orMemoryError(count: () => number): number | MemoryError {
+  try {
+    return count();
+  } catch (error) {
+    if (error instanceof MemoryError) return error;
+    throw error;
+  }
+}
+
+function bandsOf({ segment: { halo, zoom }, target }: Work, rows: number): Band[] {
+  const rowsRead = target.height / zoom;
+  return Array.from({ length: Math.ceil(target.height / rows) }, (_, i) => {
+    const [begin, end] = [i * rows, Math.min((i + 1) * rows, target.height)];
+    // The rows [begin, end) of the target need these of the source.
+    return {
+      begin,
+      end,
+      readBegin: Math.max(0, begin / zoom - halo.top),
+      readEnd: Math.min(rowsRead, end / zoom + halo.bottom),
+      top: begin === 0 ? 1 : 0,
+      bottom: end === target.height ? 1 : 0,
+    };
+  });
+}
+
+/** The most bytes that the bands take beside planes: their moments, and the largest program with what it returns. */
+function bytesOfBands(
+  programs: Programs,
+  prefix: string,
+  work: Work,
+  bands: readonly Band[],
+): number {
+  const returned = work.target.place === "host" ? ["result"] : [];
+  const peaks = [...groupBy(bands, (band) => keyOf(work, band)).values()].map(([band]) =>
+    peakOf(assemblyOf(programs, prefix, work, band), returned).peak
+  );
+  const moments = bands.length * (work.groups ?? 0) * 8;
+  const kept = moments > 0 ? bufferBytes(moments) : 0;
+  return kept + Math.max(moments, ...peaks); // moments are copied out when no program is left
+}
+
+/** Bands with equal keys share a program. */
+function keyOf({ segment }: Work, { begin, end, readBegin, readEnd, top, bottom }: Band): string {
+  return [end - begin, readEnd - readBegin, begin / segment.zoom - readBegin, top, bottom].join();
+}
+
+/** Name and graph of a band's program. */
+function programOf(prefix: string, work: Work, band: Band) {
+  const { segment, planes, target, groups } = work;
+  const { height, width } = target;
+  const key = `${segment.name} of ${height}×${width}: ${keyOf(work, band)}, ${groups} groups`;
+  const outputs = () => {
+    const graph = new Graph();
+    const inputs = [...segment.reads, ...segment.readsWhole].map((value, i) => {
+      const plane = planes.get(value);
+      if (!plane) throw new TypeError(`${segment.name} reads "${value}" before it is written`);
+      const rows = i < segment.reads.length ? band.readEnd - band.readBegin : plane.height;
+      return graph.input(value, [1, rows, plane.width, plane.channels]);
+    });
+    const moments = segment.groups === undefined
+      ? undefined
+      : graph.input("moments", [1, segment.groups, 2]);
+    const border = { top: band.top, bottom: band.bottom, left: 1, right: 1 };
+    const result = segment.build(paramsOf(graph, prefix), inputs, border, moments);
+    const named = new Map<string, Tensor>([["result", result]]);
+    if (groups !== undefined) named.set("partial", result.groupMoments(groups));
+    return named;
+  };
+  return { key, outputs };
+}
+
+function assemblyOf(programs: Programs, prefix: string, work: Work, band: Band): Assembly {
+  const { key, outputs } = programOf(prefix, work, band);
+  return programs.assembly(key, outputs, new Set(work.segment.readsWhole));
+}
+
+/** Runs what was planned. `progress` is called after each band with segments done, counting parts of them, and in all. */
+export async function runBands(
+  programs: Programs,
+  { prefix, work }: BandPlan,
+  input: HostPlane,
+  progress?: (done: number, total: number) => void,
+): Promise<HostPlane> {
+  const { device } = programs;
+  const planes = new Map<Value, Plane>([["x", { ...input, memory: input.data }]]);
+  const discard = (plane: Plane | undefined) => {
+    if (plane?.memory instanceof GPUBuffer) device.release(plane.memory);
+  };
+  try {
+    const moments = new Map<Value, Float32Array<ArrayBuffer>>();
+    for (const [i, one] of work.entries()) {
+      const { segment, inPlace, dead } = one;
+      const old = planes.get(segment.writes);
+      const target = inPlace && old ? old : allocated(device, one);
+      const run = new SegmentRun(programs, prefix, one, planes, target, moments);
+      try {
+        const merged = await run.run((part) => progress?.(i + part, work.length));
+        if (merged) moments.set(segment.writes, merged);
+      } catch (error) {
+        if (target !== old) discard(target);
+        throw error;
+      }
+      if (target !== old) discard(old);
+      planes.set(segment.writes, target);
+      for (const value of dead) {
+        discard(planes.get(value));
+        planes.delete(value);
+      }
+    }
+    const result = planes.get("x");
+    if (!result || result.memory instanceof GPUBuffer) {
+      throw new TypeError("No segment was the last");
+    }
+    const { height, width, channels, memory } = result;
+    return { height, width, channels, data: memory };
+  } finally {
+    for (const plane of planes.values()) discard(plane);
+  }
+}
+
+function allocated(device: Device, { segment, target }: Work): Plane {
+  const { height, width, channels, place } = target;
+  const values = height * width * channels;
+  const memory = place === "device"
+    ? storageBuffer(device, values * 4, `${segment.name}, whole`)
+    : new Float32Array(values);
+  return { height, width, channels, memory };
+}
 
 /** One segment over the whole picture. */
 class SegmentRun {
-  readonly #rowsRead: number;
-  readonly #width: number;
   readonly #wholes: ReadonlyMap<string, GPUBuffer>;
+  /** Of the value that it reads first, where it normalises that. */
+  readonly #moments: Float32Array<ArrayBuffer> | undefined;
 
   constructor(
-    readonly device: Device,
-    readonly segment: Segment,
+    readonly programs: Programs,
     readonly prefix: string,
-    readonly parameters: Parameters,
+    readonly work: PlannedWork,
     readonly planes: ReadonlyMap<Value, Plane>,
     readonly target: Plane,
-    readonly moments: Float32Array<ArrayBuffer> | undefined,
+    moments: ReadonlyMap<Value, Float32Array<ArrayBuffer>>,
   ) {
-    this.#rowsRead = target.height / segment.zoom;
-    this.#width = target.width / segment.zoom;
-    this.#wholes = new Map(segment.readsWhole.map((value) => [value, wholeBuffer(planes, value)]));
+    const { reads, readsWhole, groups } = work.segment;
+    this.#moments = groups === undefined ? undefined : moments.get(reads[0]);
+    this.#wholes = new Map(readsWhole.flatMap((value) => {
+      const memory = planes.get(value)?.memory;
+      return memory instanceof GPUBuffer ? [[value, memory]] : [];
+    }));
   }
 
-  /** Writes the target; returns its moments in `groups` groups for the next segment, where it wants them. */
-  async run(
-    groups: number | undefined,
-    bandPixels: number,
-    progress: (part: number) => void,
-  ): Promise<Float32Array<ArrayBuffer> | undefined> {
-    const { device, target } = this;
-    const bands = this.#bands(this.#rowsPerBand(groups, bandPixels));
+  /** Writes the target; returns its moments for the next segment, where it wants them. */
+  async run(progress: (part: number) => void): Promise<Float32Array<ArrayBuffer> | undefined> {
+    const { programs, work, target } = this;
+    const { device } = programs;
+    const { bands, groups } = work;
     const partial = groups === undefined
       ? undefined
       : storageBuffer(device, bands.length * groups * 8, "moments of bands");
     try {
       let done = 0;
-      for (const members of groupBy(bands, (band) => this.#keyOf(band)).values()) {
-        using program = await compile(device, this.#graph(members[0], groups), this.parameters, {
-          label: `${this.segment.name} on ${members[0].end - members[0].begin} rows`,
+      for (const members of groupBy(bands, (band) => keyOf(work, band)).values()) {
+        const { key, outputs } = programOf(this.prefix, work, members[0]);
+        using program = await programs.compile(key, outputs, {
+          label: `${work.segment.name} on ${members[0].end - members[0].begin} rows`,
           bound: [this.#wholes],
         });
         for (const band of members) {
@@ -200,112 +398,18 @@ class SegmentRun {
     }
   }
 
-  /** Bands with equal keys share a program. */
-  #keyOf({ begin, end, readBegin, readEnd, top, bottom }: Band): string {
-    return [end - begin, readEnd - readBegin, begin / this.segment.zoom - readBegin, top, bottom]
-      .join();
-  }
-
-  /** The rows [begin, end) of the target need these of the source. */
-  #band(begin: number, end: number): Band {
-    const { halo, zoom } = this.segment;
-    const readBegin = Math.max(0, begin / zoom - halo.top);
-    const readEnd = Math.min(this.#rowsRead, end / zoom + halo.bottom);
-    return {
-      begin,
-      end,
-      readBegin,
-      readEnd,
-      top: begin === 0 ? 1 : 0,
-      bottom: end === this.target.height ? 1 : 0,
-    };
-  }
-
-  #bands(rows: number): Band[] {
-    const bands: Band[] = [];
-    for (let begin = 0; begin < this.target.height; begin += rows) {
-      bands.push(this.#band(begin, Math.min(begin + rows, this.target.height)));
-    }
-    return bands;
-  }
-
-  /** The tallest bands that fit the device: halved until the plan of an inner band does. */
-  #rowsPerBand(groups: number | undefined, bandPixels: number): number {
-    const { device, segment, target } = this;
-    const step = Math.max(1, segment.zoom);
-    const even = (rows: number) => Math.max(step, Math.floor(rows / step) * step);
-    let rows = even(Math.min(target.height, bandPixels / target.width));
-    const room = device.budget - device.memory.live;
-    for (;; rows = even(rows / 2)) {
-      const needed = this.#bytesNeeded(rows, groups);
-      if (typeof needed === "number" && needed <= room) return rows;
-      if (rows > step) continue;
-      if (needed instanceof MemoryError) throw needed;
-      throw new MemoryError(
-        `Cannot run ${segment.name} in tiles: a band of ${rows} rows needs ${mib(needed)} MiB and ${
-          mib(room)
-        } MiB of the memory budget are left; raise --memory-budget`,
-      );
-    }
-  }
-
-  /** Bytes that a band in the middle takes, read-back included, or why it cannot be planned. */
-  #bytesNeeded(rows: number, groups: number | undefined): number | MemoryError {
-    const middle = Math.max(0, Math.floor((this.target.height - rows) / 4) * 2);
-    const end = Math.min(middle + rows, this.target.height);
-    try {
-      const { plan, steps } = assemble(
-        this.#graph(this.#band(middle, end), groups),
-        this.device.profile,
-        (name) => this.parameters.get(name)?.layout ?? { format: "rows32", residence: "buffer" },
-        new Set(this.#wholes.keys()),
-        this.device.choice,
-      );
-      const { width, channels, memory } = this.target;
-      const returned = memory instanceof GPUBuffer ? 0 : rows * width * channels * 4;
-      return plan.bytes + returned + steps.length * UNIFORM_BYTES;
-    } catch (error) {
-      if (error instanceof MemoryError) return error;
-      throw error;
-    }
-  }
-
-  #graph(band: Band, groups: number | undefined): Map<string, Tensor> {
-    const { segment } = this;
-    const graph = new Graph();
-    const rows = band.readEnd - band.readBegin;
-    const inputs = segment.reads.map((value) => {
-      const plane = this.planes.get(value);
-      if (!plane) throw new TypeError(`${segment.name} reads "${value}" before it is written`);
-      return graph.input(value, [1, rows, this.#width, plane.channels]);
-    });
-    for (const value of segment.readsWhole) {
-      const plane = this.planes.get(value);
-      if (!plane) throw new TypeError(`${segment.name} reads "${value}" before it is written`);
-      inputs.push(graph.input(value, [1, plane.height, plane.width, plane.channels]));
-    }
-    const moments = segment.groups !== undefined && this.moments
-      ? graph.input("moments", [1, segment.groups, 2])
-      : undefined;
-    const border = { top: band.top, bottom: band.bottom, left: 1, right: 1 };
-    const result = segment.build(paramsOf(graph, this.prefix), inputs, border, moments);
-    const outputs = new Map([["result", result]]);
-    if (groups !== undefined) outputs.set("partial", result.groupMoments(groups));
-    return outputs;
-  }
-
   async #runBand(
     program: Program,
     band: Band,
     { partial, offset }: { partial: GPUBuffer | undefined; offset: number },
   ): Promise<void> {
-    const { segment, planes, target } = this;
+    const { planes, target } = this;
     const inputs: Record<string, HostArray | DeviceRange> = {};
-    for (const value of segment.reads) {
+    for (const value of this.work.segment.reads) {
       const plane = planes.get(value);
       if (plane) inputs[value] = rowsOf(plane, band.readBegin, band.readEnd);
     }
-    if (segment.groups !== undefined && this.moments) inputs.moments = this.moments;
+    if (this.#moments) inputs.moments = this.#moments;
     const targets: Record<string, DeviceRange> = {};
     if (partial) targets.partial = { buffer: partial, offset };
     const stride = target.width * target.channels;
@@ -318,17 +422,6 @@ class SegmentRun {
       target.memory.set(result, band.begin * stride);
     }
   }
-}
-
-/** The buffer of a value that every band reads as a whole. Throws `MemoryError` where the budget left no room for it. */
-function wholeBuffer(planes: ReadonlyMap<Value, Plane>, value: Value): GPUBuffer {
-  const memory = planes.get(value)?.memory;
-  if (memory instanceof GPUBuffer) return memory;
-  throw new MemoryError(
-    `Cannot run the first stage's attention: its ${value} need ${
-      mib((memory?.length ?? 0) * 4)
-    } MiB on the device, more than the memory budget leaves; raise --memory-budget or ask for a smaller picture`,
-  );
 }
 
 /** Rows [begin, end) of a plane. */

@@ -1,6 +1,6 @@
 /**
  * A component's weights from checkpoint to device: checked against the manifest, then streamed tensor by tensor,
- * so that host memory holds the largest tensor, its packed form, and what the queue has not yet taken.
+ * so that host memory holds the two largest tensors, a packed one, and what the queue has not yet taken.
  */
 
 import { FormatError } from "../base/errors.ts";
@@ -8,6 +8,8 @@ import { sameShape, show, sizeOf } from "../base/shape.ts";
 import type { WeightInfo, Weights } from "../formats/checkpoint.ts";
 import { FILE_BYTES, type FileDType } from "../formats/safetensors.ts";
 import {
+  type PlannedParameter,
+  planWeight,
   type StoredParameter,
   storeWeight,
   WeightError,
@@ -16,7 +18,7 @@ import {
 import type { Device } from "../gpu/device.ts";
 import type { Parameter } from "../graph/ops.ts";
 import { checkpointShape, type Manifest } from "../nn/params.ts";
-import { batchesOf, originOf, sourceOf } from "./pieces.ts";
+import { batchesOf, joinedType, originOf, sourceOf } from "./pieces.ts";
 
 /** How a checkpoint's tensors differ from what the model needs. Names are diffusers', without the component's. */
 export interface Differences {
@@ -88,15 +90,30 @@ export function requireMatch(
   }`;
 }
 
-export interface WeightOptions {
+/** Weights to be brought to a device. */
+export interface WeightsToLoad {
+  readonly weights: Weights;
+  /** Those that are wanted, under `component.name`. */
+  readonly manifest: Manifest;
+  readonly component: string;
+  /** The checkpoint, for messages. */
+  readonly path: string;
   /** f16 where a checkpoint has more; f32 keeps what it has. */
-  readonly weights: "f16" | "f32";
-  /** Called with the bytes of each tensor read. */
-  readonly progress: (bytes: number) => void;
+  readonly dtype: "f16" | "f32";
 }
 
-/** Uploaded bytes after which the queue is told to take them: their staging memory lives until a submit. */
-const FLUSH_BYTES = 96 * 2 ** 20;
+const bytesOf = ({ shape, dtype }: WeightInfo) => sizeOf(shape) * FILE_BYTES[dtype];
+const totalBytes = (infos: readonly WeightInfo[]) =>
+  infos.reduce((sum, info) => sum + bytesOf(info), 0);
+
+function batches({ weights, manifest, component }: WeightsToLoad) {
+  return batchesOf(weights.infos, manifest, component);
+}
+
+/** Bytes that will be read. */
+export function fileBytes(source: WeightsToLoad): number {
+  return totalBytes(batches(source).flatMap(({ tensors }) => tensors));
+}
 
 /** Element types that weights may have in a file. */
 const LOADABLE: Readonly<Partial<Record<FileDType, WeightSource["dtype"]>>> = {
@@ -114,9 +131,50 @@ function sourceType({ dtype, source }: WeightInfo, path: string): WeightSource["
   );
 }
 
+function storedType(source: WeightSource["dtype"], dtype: "f16" | "f32"): "f16" | "f32" {
+  return dtype === "f16" || source === "f16" ? "f16" : "f32";
+}
+
 /**
- * Streams the parameters of a manifest to the device. Throws `FormatError` on tensors that are missing, misshapen, not
- * numbers, or of an element type that no weight has; on failure nothing stays allocated.
+ * Where weights will lie and what they will take, from the checkpoint's headers alone. Only tensors with values beyond f16
+ * turn out to take more. Throws `FormatError` on an element type that no weight has.
+ */
+export function planWeights(device: Device, source: WeightsToLoad): Map<string, PlannedParameter> {
+  const { component, path, dtype } = source;
+  const planned = new Map<string, PlannedParameter>();
+  for (const { tensors, readers } of batches(source)) {
+    const types = new Map(
+      tensors.map((info) => [`${component}.${info.name}`, sourceType(info, path)]),
+    );
+    for (const reader of readers) {
+      const names = (reader.pieces ?? [reader]).map(({ name }) => name);
+      const type = joinedType([...types].flatMap(([name, t]) => names.includes(name) ? [t] : []));
+      planned.set(reader.name, planWeight(device, reader, storedType(type, dtype)));
+    }
+  }
+  return planned;
+}
+
+export interface StreamOptions {
+  /** Called with the bytes of each tensor read. */
+  readonly progress?: (bytes: number) => void;
+  /** Work in small pieces for the time in which files are read. */
+  readonly meanwhile?: AsyncGenerator<void, void, undefined>;
+}
+
+export interface WeightOptions {
+  /** See `WeightsToLoad.dtype`. */
+  readonly weights: "f16" | "f32";
+  /** Called with the bytes of each tensor read. */
+  readonly progress: (bytes: number) => void;
+}
+
+/** Uploaded bytes after which the queue is told to take them: their staging memory lives until a submit. */
+const FLUSH_BYTES = 96 * 2 ** 20;
+
+/**
+ * Checks a component against its whole manifest, then streams it. Throws `FormatError` on tensors that are missing or
+ * misshapen, and as `streamWeights` does.
  */
 export async function loadWeights(
   device: Device,
@@ -124,41 +182,52 @@ export async function loadWeights(
   manifest: Manifest,
   component: string,
   path: string,
-  options: WeightOptions,
+  { weights: dtype, progress }: WeightOptions,
 ): Promise<{ parameters: Map<string, StoredParameter>; warning?: string }> {
   const warning = requireMatch(compare(weights.infos, manifest, component), component, path);
+  const source = { weights, manifest, component, path, dtype };
+  const parameters = await streamWeights(device, source, { progress });
+  return warning === undefined ? { parameters } : { parameters, warning };
+}
+
+/**
+ * Streams weights to the device; the next tensors are read while these are packed. Throws `FormatError` on tensors that are
+ * not numbers, or of an element type that no weight has; on failure nothing stays allocated.
+ */
+export async function streamWeights(
+  device: Device,
+  source: WeightsToLoad,
+  { progress, meanwhile }: StreamOptions = {},
+): Promise<Map<string, StoredParameter>> {
+  const { component, path, dtype } = source;
   const parameters = new Map<string, StoredParameter>();
-  const batches = batchesOf(weights.infos, manifest, component);
-  const bytesOf = ({ shape, dtype }: WeightInfo) => sizeOf(shape) * FILE_BYTES[dtype];
-  const sizes = batches.map(({ tensors }) => tensors.reduce((sum, info) => sum + bytesOf(info), 0));
-  // One buffer for all reads: fresh ones pile up until the collector runs.
-  const scratch = new Uint8Array(sizes.reduce((most, size) => Math.max(most, size), 0));
+  const all = batches(source);
+  // Two buffers for all reads: fresh ones pile up until the collector runs.
+  const largest = Math.max(0, ...all.map(({ tensors }) => totalBytes(tensors)));
+  const scratch = [new Uint8Array(largest), new Uint8Array(largest)];
+  const read = (i: number) => {
+    if (i >= all.length) return undefined;
+    const reading = readTensors(source, all[i].tensors, scratch[i % 2]);
+    reading.catch(() => {}); // is thrown where it is awaited, which may be later
+    return reading;
+  };
+  let next = read(0);
   let pending = 0;
   try {
-    for (const { tensors, readers } of batches) {
-      const values = new Map<string, WeightSource>();
-      let at = 0;
-      for (const info of tensors) {
-        const { data } = await weights.read(info.name, scratch.subarray(at));
-        values.set(`${component}.${info.name}`, { dtype: sourceType(info, path), data });
-        at += data.length;
-        options.progress(data.length);
-      }
+    for (const [i, { tensors, readers }] of all.entries()) {
+      await meanwhile?.next();
+      const values = await next;
+      next = read(i + 1);
       const tensorOf = (name: string) => {
-        const value = values.get(name);
+        const value = values?.get(name);
         if (!value) throw new TypeError(`"${name}" was not read`);
         return value;
       };
+      const infoOf = (name: string) =>
+        tensors.find((info) => `${component}.${info.name}` === name) ?? tensors[0];
       for (const reader of readers) {
-        const source = sourceOf(reader, tensorOf);
-        const stored = store(
-          device,
-          source,
-          reader,
-          path,
-          options,
-          (name) => tensors.find((info) => `${component}.${info.name}` === name) ?? tensors[0],
-        );
+        const values = sourceOf(reader, tensorOf);
+        const stored = store(device, values, reader, path, storedType(values.dtype, dtype), infoOf);
         parameters.set(reader.name, stored);
         pending += stored.bytes;
       }
@@ -167,13 +236,31 @@ export async function loadWeights(
         device.gpu.queue.submit([]);
         await device.finish();
       }
+      progress?.(totalBytes(tensors));
     }
     await device.finish();
   } catch (error) {
+    await next?.catch(() => {}); // it may still write into its buffer
     releaseWeights(device, parameters);
     throw error;
   }
-  return warning === undefined ? { parameters } : { parameters, warning };
+  return parameters;
+}
+
+/** Reads tensors into `scratch`, one after another; by the graph's names. */
+async function readTensors(
+  { weights, component, path }: WeightsToLoad,
+  tensors: readonly WeightInfo[],
+  scratch: Uint8Array<ArrayBuffer>,
+): Promise<ReadonlyMap<string, WeightSource>> {
+  const values = new Map<string, WeightSource>();
+  let at = 0;
+  for (const info of tensors) {
+    const { data } = await weights.read(info.name, scratch.subarray(at));
+    values.set(`${component}.${info.name}`, { dtype: sourceType(info, path), data });
+    at += data.length;
+  }
+  return values;
 }
 
 /** Packs and uploads one parameter. Values beyond f16 keep it in f32. `infoOf` tells a tensor by the graph's name. */
@@ -182,12 +269,11 @@ function store(
   source: WeightSource,
   parameter: Parameter,
   path: string,
-  { weights }: WeightOptions,
+  dtype: "f16" | "f32",
   infoOf: (name: string) => WeightInfo,
 ): StoredParameter {
-  const kind = weights === "f16" || source.dtype === "f16" ? "f16" : "f32";
   try {
-    return storeWeight(device, source, parameter, kind);
+    return storeWeight(device, source, parameter, dtype);
   } catch (error) {
     if (!(error instanceof WeightError)) throw error;
     if (error.reason === "beyond f16") return storeWeight(device, source, parameter, "f32");

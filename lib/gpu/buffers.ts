@@ -19,10 +19,14 @@ export type Resource =
   | { readonly kind: "buffer"; readonly buffer: GPUBuffer }
   | { readonly kind: "texture"; readonly texture: GPUTexture; readonly view: GPUTextureView };
 
-/** A weight on the device. */
-export interface StoredParameter {
+/** Where a weight lies, and the bytes that are allocated for it. */
+export interface PlannedParameter {
   readonly layout: Layout;
   readonly bytes: number;
+}
+
+/** A weight on the device. */
+export interface StoredParameter extends PlannedParameter {
   readonly resource: Resource;
 }
 
@@ -56,12 +60,6 @@ export function storageTexture(
 
 export function release(device: Device, resource: Resource): void {
   device.release(resource.kind === "buffer" ? resource.buffer : resource.texture);
-}
-
-/** Where a weight will lie, and the bytes that it takes there. */
-export interface PlannedParameter {
-  readonly layout: Layout;
-  readonly bytes: number;
 }
 
 /** What `storeWeight` will allocate for a weight, known from its shape alone. */
@@ -100,7 +98,7 @@ function uploadParameter(
   if (layout.residence === "buffer") {
     const buffer = storageBuffer(device, bytes.length, label);
     if (bytes.length > 0) queue.writeBuffer(buffer, 0, bytes);
-    return { layout, bytes: bytes.length, resource: { kind: "buffer", buffer } };
+    return { layout, bytes: buffer.size, resource: { kind: "buffer", buffer } };
   }
   const format = layout.format === "panels16" ? "rgba32uint" : "rgba32float";
   const resource = storageTexture(device, bytes.length, format, label);
@@ -122,7 +120,7 @@ function uploadParameter(
       [rest / TEXEL, 1],
     );
   }
-  return { layout, bytes: bytes.length, resource };
+  return { layout, bytes: textureRows(bytes.length) * ROW, resource };
 }
 
 /** Copies `bytes` of a buffer into a texture, linearly. `bytes` is rounded up to whole texels. */

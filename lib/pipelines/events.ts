@@ -1,6 +1,6 @@
 /** What pipelines tell their caller while they work. They never print: a command line, a server or a test listens. */
 
-import type { Latents } from "../engine/model.ts";
+import type { Latents, MemoryPlan } from "../engine/model.ts";
 import type { SamplerName, ScheduleName } from "../diffusion/names.ts";
 
 /** Everything that determines a picture but its seed, with every default filled in. */
@@ -44,6 +44,8 @@ export type PipelineEvent =
     /** The noise at the beginning of each step and at the end. */
     readonly sigmas: readonly number[];
     readonly timesteps: readonly number[];
+    /** What it will take on the device. */
+    readonly memory: MemoryPlan;
   }
   | {
     readonly kind: "step";

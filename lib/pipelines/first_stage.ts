@@ -18,18 +18,19 @@ export async function encodePicture(
   tiling: Tiling = "auto",
   report: Report = () => {},
 ): Promise<Latents> {
-  const { factor } = stage;
-  for (const side of [picture.width, picture.height]) {
-    if (side % factor === 0) continue;
-    throw new UsageError(
-      `Cannot encode a picture of ${picture.width}×${picture.height} pixels: both sides must be ` +
-        `multiples of ${factor}; crop it to ${floor(picture.width, factor)}×${
-          floor(picture.height, factor)
-        } first`,
-    );
-  }
+  requireFactor(picture, stage.factor);
   return await stage.encode(toFloats(picture), { tiling, progress: report });
 }
+
+/** Throws `UsageError` where a side of a picture is not a multiple of the first stage's factor. */
+export function requireFactor({ width, height }: Size, factor: number): void {
+  if (width % factor === 0 && height % factor === 0) return;
+  throw new UsageError(
+    `Cannot encode a picture of ${width}×${height} pixels: both sides must be multiples of ` +
+      `${factor}; crop it to ${floor(width, factor)}×${floor(height, factor)} first`,
+  );
+}
+type Size = Pick<Picture, "width" | "height">;
 
 const floor = (n: number, factor: number) => Math.max(factor, Math.floor(n / factor) * factor);
 

@@ -15,7 +15,14 @@ import {
   type SchedulerConfig,
 } from "../diffusion/plan.ts";
 import { sample } from "../diffusion/samplers.ts";
-import type { Condition, Latents, Model, TextEmbedding, Tiling } from "../engine/model.ts";
+import type {
+  Condition,
+  Latents,
+  Model,
+  TextEmbedding,
+  Tiling,
+  TokenIds,
+} from "../engine/model.ts";
 import type { PipelineEvent, Rng, Settings } from "./events.ts";
 import { decodeLatents } from "./first_stage.ts";
 import { checkSize, requireInteger, requireNumber } from "./requests.ts";
@@ -56,7 +63,7 @@ const SEEDS = 2 ** 32;
 
 /**
  * Makes pictures one after another, yielding what happens. Throws `UsageError` before any work where the request makes no
- * sense, and what the model throws.
+ * sense, `MemoryError` where it cannot fit, and what the model throws.
  */
 export async function* textToImage(
   model: Model,
@@ -73,11 +80,22 @@ export async function* textToImage(
     ...cutOff(tokenize, settings),
   ];
   for (const message of warnings) yield { kind: "warning", message };
-  yield { kind: "plan", settings, seeds, sigmas: plan.sigmas, timesteps: plan.timesteps };
+  const prompts = promptsOf(model, settings).map((text) => tokenize(text).ids);
+  const memory = model.prepare({
+    width: settings.width,
+    height: settings.height,
+    pictures: seeds.length,
+    prompts: prompts.length,
+    tokens: prompts[0][0].length,
+    clipSkip: settings.clipSkip,
+    tiling: request.tiling ?? "auto",
+  });
+  const { sigmas, timesteps } = plan;
+  yield { kind: "plan", settings, seeds, sigmas, timesteps, memory };
 
   request.signal?.throwIfAborted();
   const hasNegative = request.negativePrompt !== undefined;
-  const conditions = await conditionsOf(model, settings, tokenize, hasNegative);
+  const conditions = await conditionsOf(model, settings, prompts, hasNegative);
   for (const [index, seed] of seeds.entries()) {
     const latents = yield* sampled(model, settings, plan, conditions, seed, index, request.signal);
     request.signal?.throwIfAborted();
@@ -156,6 +174,13 @@ function cutOff(tokenize: Tokenize, { prompt, negativePrompt }: Settings): strin
   });
 }
 
+/** What is asked for alone, or, under guidance, what is not and what is. */
+function promptsOf({ guidanceWidth }: Model, settings: Settings): readonly string[] {
+  const { prompt, negativePrompt, cfgScale } = settings;
+  const guided = guidanceWidth === undefined && cfgScale !== 1 && cfgScale !== 0;
+  return guided ? [negativePrompt, prompt] : [prompt];
+}
+
 /**
  * The denoiser's conditions: [what is asked for], or [what is not, what is] under guidance. SDXL takes zeros where no negative prompt is
  * given at all, and the encoders' states where an empty one is, as diffusers' pipeline does.
@@ -163,10 +188,10 @@ function cutOff(tokenize: Tokenize, { prompt, negativePrompt }: Settings): strin
 async function conditionsOf(
   model: Model,
   settings: Settings,
-  tokenize: Tokenize,
+  prompts: readonly TokenIds[],
   hasNegative: boolean,
 ): Promise<readonly Condition[]> {
-  const { prompt, negativePrompt, width, height, cfgScale, clipSkip } = settings;
+  const { width, height, cfgScale, clipSkip } = settings;
   const { guidanceWidth } = model;
   const shared = {
     // nothing is cropped, and the original size is the one that is asked for
@@ -175,10 +200,8 @@ async function conditionsOf(
       guidance: guidanceEmbedding(cfgScale - 1, guidanceWidth),
     }),
   };
-  const guided = guidanceWidth === undefined && cfgScale !== 1 && cfgScale !== 0;
-  const prompts = guided ? [negativePrompt, prompt] : [prompt];
-  const texts = await model.encodeText(prompts.map((text) => tokenize(text).ids), clipSkip);
-  const isZero = guided && !hasNegative && model.zeroEmptyPrompt;
+  const texts = await model.encodeText(prompts, clipSkip);
+  const isZero = prompts.length > 1 && !hasNegative && model.zeroEmptyPrompt;
   return texts.map((text, i) => ({ text: isZero && i === 0 ? zeros(text) : text, ...shared }));
 }
 

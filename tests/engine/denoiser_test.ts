@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { MemoryError } from "../../lib/base/errors.ts";
 import { architectureOf, manifestsOf } from "../../lib/engine/architecture.ts";
 import type { Condition } from "../../lib/engine/model.ts";
+import { Programs } from "../../lib/engine/programs.ts";
 import { UnetRunner } from "../../lib/engine/stages.ts";
 import { loadWeights, releaseWeights } from "../../lib/engine/weights.ts";
 import { openCheckpoint, requireComponent } from "../../lib/formats/checkpoint.ts";
@@ -95,7 +96,7 @@ for (const kind of ["software", "gpu"] as const) {
       const [a, b, c] = [1, 2, 3].map((seed) => conditionOf(config, seed));
       const x = waves(config.inChannels * size.height * size.width, 4);
       {
-        using runner = new UnetRunner(device, config, parameters, size);
+        using runner = new UnetRunner(new Programs(device, parameters), config, size);
         const plan: readonly (readonly [number, readonly Condition[]])[] = [
           [900, [a, b]],
           [500, [a, b]],
@@ -129,7 +130,7 @@ Deno.test("UnetRunner runs conditions one after another where a batch exceeds th
   const size = { height: 32, width: 40 };
   const x = waves(config.inChannels * size.height * size.width, 4);
   const predict = async (device: Device, { parameters }: Loaded, timesteps: readonly number[]) => {
-    using runner = new UnetRunner(device, config, parameters, size);
+    using runner = new UnetRunner(new Programs(device, parameters), config, size);
     const predictions: Float32Array[][] = [];
     for (const timestep of timesteps) {
       predictions.push(await runner.predict(x, timestep, conditions));

@@ -44,6 +44,8 @@ export function fakeModel(overrides: Partial<Model> = {}): { model: Model; calls
     guidanceWidth: undefined,
     wantsSizes: false,
     warnings: [],
+    fileBytes: 0,
+    prepare: () => ({ stages: [], peak: 0, turns: false }),
     encodeText(prompts, clipSkip = 1) {
       calls.prompts.push(...prompts.map(([ids]) => ids));
       calls.clipSkips.push(clipSkip);

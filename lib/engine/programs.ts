@@ -1,0 +1,72 @@
+/**
+ * What a part of a model runs: its weights, and what was assembled for them. An assembly is made once, to know what a program
+ * takes before anything is read, and used again to run it, so that what is planned is what is allocated.
+ */
+
+import type { Tensor } from "../graph/tensor.ts";
+import type { Parameters } from "../gpu/buffers.ts";
+import { assemble, type Assembly, type LayoutOfName } from "../gpu/compile.ts";
+import type { Device } from "../gpu/device.ts";
+import { type CompileOptions, type Program, realise, warmPipelines } from "../gpu/program.ts";
+
+/** Bytes that may be allocated: what is live already counts against the budget. */
+export interface Room {
+  readonly budget: number;
+  readonly live: number;
+}
+
+/** What a device has left now. */
+export function roomOf({ budget, memory }: Device): Room {
+  return { budget, live: memory.live };
+}
+
+/** Outputs by name; made only where they are not assembled yet. */
+type Outputs = () => ReadonlyMap<string, Tensor>;
+
+export class Programs {
+  readonly #assemblies = new Map<string, Assembly>();
+  readonly #layoutOf: LayoutOfName;
+
+  /** `layoutOf` tells where weights will lie that are not on the device yet. */
+  constructor(
+    readonly device: Device,
+    readonly parameters: Parameters,
+    layoutOf: LayoutOfName = (name) => {
+      const stored = parameters.get(name);
+      if (!stored) throw new RangeError(`There is no weight "${name}" on the device`);
+      return stored.layout;
+    },
+  ) {
+    this.#layoutOf = layoutOf;
+  }
+
+  /**
+   * What is dispatched for a graph. Equal keys must mean equal graphs. Throws `MemoryError` where an operand exceeds what
+   * the device can bind.
+   */
+  assembly(key: string, outputs: Outputs, bound: ReadonlySet<string> = new Set()): Assembly {
+    let assembly = this.#assemblies.get(key);
+    if (!assembly) {
+      const { profile, choice } = this.device;
+      assembly = assemble(outputs(), profile, this.#layoutOf, bound, choice);
+      this.#assemblies.set(key, assembly);
+    }
+    return assembly;
+  }
+
+  /** A graph as a program; its weights must be on the device. */
+  compile(key: string, outputs: Outputs, options: CompileOptions): Promise<Program> {
+    const assembly = this.assembly(key, outputs, new Set(options.bound?.[0].keys()));
+    return realise(this.device, assembly, this.parameters, options);
+  }
+
+  /** Compiles the pipelines of everything that is assembled, one at a time. */
+  async *warm(): AsyncGenerator<void, void, undefined> {
+    for (const assembly of this.#assemblies.values()) yield* warmPipelines(this.device, assembly);
+  }
+
+  /** Forgets what was assembled: sizes changed, or layouts. */
+  clear(): void {
+    this.#assemblies.clear();
+  }
+}

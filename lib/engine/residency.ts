@@ -1,0 +1,199 @@
+/**
+ * Which parts of a model are on the device. Decided once for a run, from sizes that are known before anything is read: parts
+ * stay as long as they are needed where that fits the budget; else they take turns, each alone with its activations, and
+ * are read again from the checkpoint.
+ */
+
+import { MemoryError } from "../base/errors.ts";
+import { type Device, mib } from "../gpu/device.ts";
+import type { Part, PartName, ReadProgress } from "./part.ts";
+import type { Room } from "./programs.ts";
+
+/** One stage of a run. */
+export interface Stage {
+  /** The part that it reads. */
+  readonly part: PartName;
+  /** How often the run comes to it. Stages that are come to more than once alternate. */
+  readonly uses: number;
+  /** The most bytes that it takes beside weights, in so much room. Throws `MemoryError` where it does not fit. */
+  readonly bytes: (room: Room) => number;
+}
+
+/** What one stage takes on the device, in bytes. */
+export interface StageMemory {
+  readonly part: PartName;
+  /** Its own weights. */
+  readonly weights: number;
+  /** Weights of other parts that stay meanwhile. */
+  readonly beside: number;
+  readonly activations: number;
+}
+
+/** What a run takes on the device. */
+export interface MemoryPlan {
+  readonly stages: readonly StageMemory[];
+  /** The most bytes at any time. */
+  readonly peak: number;
+  /** Parts take turns, because together they exceed the budget. */
+  readonly turns: boolean;
+}
+
+/** How long parts stay that fit together: as long as the model, or until the planned run needs them no more. */
+export type Lifetime = "model" | "run";
+
+const total = ({ weights, beside, activations }: StageMemory) => weights + beside + activations;
+
+export class Residency implements Disposable {
+  readonly #parts: ReadonlyMap<PartName, Part>;
+  readonly #users = new Map<PartName, number>();
+  /** How often the planned run comes to a part from now on. */
+  readonly #uses = new Map<PartName, number>();
+  #turns = false;
+  #plan: { readonly key: string; readonly plan: MemoryPlan } | undefined;
+  /** Loading and freeing happen one after another. */
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(
+    readonly device: Device,
+    parts: Iterable<Part>,
+    readonly lifetime: Lifetime,
+    readonly progress: ReadProgress,
+  ) {
+    this.#parts = new Map([...parts].map((part) => [part.name, part]));
+  }
+
+  part(name: PartName): Part {
+    const part = this.#parts.get(name);
+    if (!part) throw new TypeError(`There is no ${name}`);
+    return part;
+  }
+
+  /**
+   * Decides how a run uses the device; equal keys must mean equal runs. `what` names it in errors. Throws `MemoryError` with
+   * both numbers where a stage does not fit even alone; nothing is read before.
+   */
+  plan(key: string, what: string, stages: readonly Stage[]): MemoryPlan {
+    for (const { part, uses } of stages) this.#uses.set(part, uses);
+    if (this.#plan?.key === key) return this.#plan.plan;
+    if (this.#plan) { for (const { programs } of this.#parts.values()) programs.clear(); }
+    const plan = this.#together(stages) ?? this.#inTurns(what, stages);
+    this.#turns = plan.turns;
+    this.#plan = { key, plan };
+    return plan;
+  }
+
+  /** Every part where it is, if no stage has to give way to another's weights. */
+  #together(stages: readonly Stage[]): MemoryPlan | undefined {
+    const { budget } = this.device;
+    const planned: StageMemory[] = [];
+    for (const { part, uses, bytes } of stages) {
+      const weights = this.part(part).bytes;
+      const others = this.lifetime === "model"
+        ? [...this.#parts.keys()]
+        : stages.filter((other) => uses > 1 && other.uses > 1).map((other) => other.part);
+      const beside = others.filter((name) => name !== part)
+        .reduce((sum, name) => sum + this.part(name).bytes, 0);
+      const activations = fitting(bytes, { budget, live: weights + beside });
+      if (activations === undefined) return undefined;
+      if (beside > 0 && activations !== fitting(bytes, { budget, live: weights })) return undefined;
+      planned.push({ part, weights, beside, activations });
+      if (weights + beside + activations > budget) return undefined;
+    }
+    return { stages: planned, peak: Math.max(...planned.map(total)), turns: false };
+  }
+
+  #inTurns(what: string, stages: readonly Stage[]): MemoryPlan {
+    const { budget } = this.device;
+    const planned = stages.map(({ part, bytes }): StageMemory => {
+      const weights = this.part(part).bytes;
+      if (weights > budget) {
+        throw new MemoryError(
+          `Cannot ${what}: the weights of the ${part} take ${
+            mib(weights)
+          } MiB, and the memory budget is ${mib(budget)} MiB; raise --memory-budget`,
+        );
+      }
+      const activations = bytes({ budget, live: weights });
+      if (weights + activations <= budget) return { part, weights, beside: 0, activations };
+      throw new MemoryError(
+        `Cannot ${what}: the ${part} takes ${mib(weights)} MiB for weights and ${
+          mib(activations)
+        } MiB for activations, together ${
+          mib(weights + activations)
+        } MiB, and the memory budget is ${
+          mib(budget)
+        } MiB; raise --memory-budget or ask for a smaller picture`,
+      );
+    });
+    return { stages: planned, peak: Math.max(...planned.map(total)), turns: true };
+  }
+
+  /** True where all parts may stay. */
+  get isTogether(): boolean {
+    return !this.#turns;
+  }
+
+  /** Reads everything that is not on the device yet. */
+  async loadAll(): Promise<void> {
+    for (const name of this.#parts.keys()) await this.#ready(name);
+  }
+
+  /** Brings a part to the device and keeps it there until it is let go; others leave where parts take turns. */
+  async hold(name: PartName): Promise<void> {
+    this.#users.set(name, (this.#users.get(name) ?? 0) + 1);
+    try {
+      await this.#ready(name);
+    } catch (error) {
+      this.letGo(name);
+      throw error;
+    }
+  }
+
+  /** Ends what `hold` began. Frees the part where the run needs it no more, or where parts take turns. */
+  letGo(name: PartName): void {
+    const users = (this.#users.get(name) ?? 0) - 1;
+    this.#users.set(name, users);
+    if (users > 0) return;
+    const left = (this.#uses.get(name) ?? Infinity) - 1;
+    this.#uses.set(name, left);
+    const isOver = this.lifetime === "run" && left <= 0;
+    if (this.#turns || isOver) this.part(name).unload();
+  }
+
+  /** Runs work that needs a part. */
+  async during<T>(name: PartName, work: () => Promise<T>): Promise<T> {
+    await this.hold(name);
+    try {
+      return await work();
+    } finally {
+      this.letGo(name);
+    }
+  }
+
+  async #ready(name: PartName): Promise<void> {
+    const turn = this.#last.then(async () => {
+      const part = this.part(name);
+      if (part.isLoaded) return;
+      for (const other of this.#turns ? this.#parts.values() : []) {
+        if ((this.#users.get(other.name) ?? 0) === 0) other.unload();
+      }
+      await part.load(this.progress);
+    });
+    this.#last = turn.catch(() => {});
+    await turn;
+  }
+
+  [Symbol.dispose](): void {
+    for (const part of this.#parts.values()) part.unload();
+  }
+}
+
+/** Bytes of a stage in some room, `undefined` where it does not fit. */
+function fitting(bytes: Stage["bytes"], room: Room): number | undefined {
+  try {
+    return bytes(room);
+  } catch (error) {
+    if (error instanceof MemoryError) return undefined;
+    throw error;
+  }
+}
