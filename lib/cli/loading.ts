@@ -78,8 +78,8 @@ export async function withLoaded<T extends Loaded & (Disposable | AsyncDisposabl
   progress.detail(`GPU memory: at most ${peak} MiB`);
 }
 
-/** Tells how a part is read, whenever one is. */
-function reading({ json }: ModelOptions, progress: Progress): ReadProgress {
+/** Tells how a part is read, whenever one is; a machine hears of it when it wants details. */
+function reading({ json, verbose }: ModelOptions, progress: Progress): ReadProgress {
   let since = 0;
   return (done, of, part) => {
     if (done === 0) since = performance.now();
@@ -88,7 +88,9 @@ function reading({ json }: ModelOptions, progress: Progress): ReadProgress {
     const elapsed = performance.now() - since;
     progress.clear();
     progress.detail(`loaded ${part}: ${fileSize(of)} in ${duration(elapsed)}`);
-    if (json) printJsonSync({ event: "part", part, bytes: of, seconds: seconds(elapsed) });
+    if (json && verbose) {
+      printJsonSync({ event: "part", part, bytes: of, seconds: seconds(elapsed) });
+    }
   };
 }
 

@@ -76,7 +76,50 @@ Deno.test("ldm draws no bar where stderr is no terminal, and tells timings when 
     ok(!stderr.includes("\r") && !stderr.includes("\x1b"), JSON.stringify(stderr));
     match(stderr, /^32×48, 2 steps of dpmpp_2m karras, cfg 7, seed 1$/m);
     match(stderr, /^device: /m);
-    match(stderr, /^GPU memory: at most \d+ MiB$/m);
+    match(stderr, /^loaded unet: [\d.]+ kB in [\d.]+ s$/m);
+    const number = String.raw`(\d+) MiB`;
+    for (const part of ["text_encoder", "unet", "decoder"]) {
+      const line = new RegExp(
+        `^memory of ${part}: ${number} of weights \\+ ${number} of activations = ${number}$`,
+        "m",
+      );
+      match(stderr, line);
+    }
+    const [, planned] = /^memory planned: at most (\d+) MiB; parts stay while/m.exec(stderr) ?? [];
+    const [, used] = /^GPU memory: at most (\d+) MiB$/m.exec(stderr) ?? [];
+    ok(Number(planned) > 0);
+    equal(used, planned);
+  }));
+
+Deno.test("ldm lets parts take turns under a budget, tells so, and makes the same pictures", () =>
+  inFolder(async (cwd) => {
+    const request = ["a fox", ...QUICK, "-s", "1", "-b", "2", "-v", "--no-metadata"];
+    const roomy = await ldm([...request, "-o", "roomy%d.png"], { cwd });
+    const [, planned] = /^memory planned: at most (\d+) MiB; parts stay/m.exec(roomy.stderr) ?? [];
+    const budget = String(Number(planned) - 1);
+    const tight = await ldm([...request, "-o", "tight%d.png", "--memory-budget", budget], { cwd });
+    match(tight.stderr, /^memory planned: at most \d+ MiB; parts take turns on the device$/m);
+    equal(tight.stderr.match(/^loaded unet: /mg)?.length, 2);
+    for (const i of [0, 1]) {
+      const read = (name: string) => Deno.readFile(join(cwd, `${name}${i}.png`));
+      deepEqual(await read("tight"), await read("roomy"));
+    }
+  }));
+
+Deno.test("ldm --json -v tells which parts it read and what they take", () =>
+  inFolder(async (cwd) => {
+    const { stdout } = await ldm(["a fox", ...QUICK, "--json", "-v"], { cwd });
+    const events = stdout.trimEnd().split("\n").map((line) => JSON.parse(line));
+    const parts = events.filter(({ event }) => event === "part");
+    deepEqual(parts.map(({ part }) => part), ["text_encoder", "unet", "decoder"]);
+    const [load, plan] = events;
+    equal(load.bytes, parts.reduce((sum, { bytes }) => sum + bytes, 0));
+    deepEqual(plan.memory.stages.map(({ part }: { part: string }) => part), [
+      "text_encoder",
+      "unet",
+      "decoder",
+    ]);
+    equal(plan.memory.turns, false);
   }));
 
 Deno.test("ldm warns of what a long prompt loses, and goes on", () =>
@@ -105,6 +148,8 @@ Deno.test("ldm refuses a size that does not fit the checkpoint, and a budget tha
   inFolder(async (cwd) => {
     const size = await ldm(["a fox", "-m", SD1, "-W", "65"], { cwd });
     deepEqual([size.code, size.stdout], [2, ""]);
+    const details = await ldm(["a fox", "-m", SD1, "-W", "65", "-v"], { cwd });
+    ok(!details.stderr.includes("loaded"), "weights were read before the size was checked");
     match(
       size.stderr,
       /^ldm: Cannot make a picture of 65×64 pixels: the width must be a multiple of 4; 64 and 68 are near\n$/,
