@@ -10,6 +10,7 @@ import { FILE_BYTES, type FileDType } from "../formats/safetensors.ts";
 import {
   type PlannedParameter,
   planWeight,
+  Scratch,
   type StoredParameter,
   storeWeight,
   WeightError,
@@ -204,10 +205,11 @@ export async function streamWeights(
   const all = batches(source);
   // Two buffers for all reads: fresh ones pile up until the collector runs.
   const largest = Math.max(0, ...all.map(({ tensors }) => totalBytes(tensors)));
-  const scratch = [new Uint8Array(largest), new Uint8Array(largest)];
+  const files = [new Uint8Array(largest), new Uint8Array(largest)];
+  const scratch = new Scratch();
   const read = (i: number) => {
     if (i >= all.length) return undefined;
-    const reading = readTensors(source, all[i].tensors, scratch[i % 2]);
+    const reading = readTensors(source, all[i].tensors, files[i % 2]);
     reading.catch(() => {}); // is thrown where it is awaited, which may be later
     return reading;
   };
@@ -227,7 +229,8 @@ export async function streamWeights(
         tensors.find((info) => `${component}.${info.name}` === name) ?? tensors[0];
       for (const reader of readers) {
         const values = sourceOf(reader, tensorOf);
-        const stored = store(device, values, reader, path, storedType(values.dtype, dtype), infoOf);
+        const kind = storedType(values.dtype, dtype);
+        const stored = store(device, values, reader, path, kind, scratch, infoOf);
         parameters.set(reader.name, stored);
         pending += stored.bytes;
       }
@@ -270,13 +273,16 @@ function store(
   parameter: Parameter,
   path: string,
   dtype: "f16" | "f32",
+  scratch: Scratch,
   infoOf: (name: string) => WeightInfo,
 ): StoredParameter {
   try {
-    return storeWeight(device, source, parameter, dtype);
+    return storeWeight(device, source, parameter, dtype, scratch);
   } catch (error) {
     if (!(error instanceof WeightError)) throw error;
-    if (error.reason === "beyond f16") return storeWeight(device, source, parameter, "f32");
+    if (error.reason === "beyond f16") {
+      return storeWeight(device, source, parameter, "f32", scratch);
+    }
     const { name, index } = originOf(parameter, error.index);
     const { source: tensor, shape } = infoOf(name);
     throw new FormatError(

@@ -10,7 +10,13 @@ import {
   texelFormatOf,
   TEXTURE_WIDTH,
 } from "../kernels/kernel.ts";
-import { layoutFor, pack, packedBytes, type WeightSource } from "../kernels/weights.ts";
+import {
+  layoutFor,
+  pack,
+  packedBytes,
+  type Scratch,
+  type WeightSource,
+} from "../kernels/weights.ts";
 import { bufferBytes } from "./compile.ts";
 import type { Device } from "./device.ts";
 
@@ -74,7 +80,7 @@ export function planWeight(
   return { layout, bytes };
 }
 
-export { WeightError, type WeightSource } from "../kernels/weights.ts";
+export { Scratch, WeightError, type WeightSource } from "../kernels/weights.ts";
 
 /** Packs a weight into the layout that this device's kernels read, and uploads it. Throws `WeightError` on values that do not fit. */
 export function storeWeight(
@@ -82,9 +88,10 @@ export function storeWeight(
   source: WeightSource,
   { name, role, shape }: { readonly name: string; readonly role: Role; readonly shape: Shape },
   dtype: "f16" | "f32",
+  scratch?: Scratch,
 ): StoredParameter {
   const layout = layoutFor(role, shape, dtype, device.profile);
-  return uploadParameter(device, pack(source, role, shape, layout), layout, name);
+  return uploadParameter(device, pack(source, role, shape, layout, scratch), layout, name);
 }
 
 /** Uploads packed weights. `bytes.length` is a multiple of 4 (buffers) or 16 (textures). */

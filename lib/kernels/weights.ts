@@ -73,15 +73,35 @@ export function packedBytes(shape: Shape, { format }: Layout): number {
   return Math.ceil(count * (isHalf(format) ? 2 : 4) / 16) * 16;
 }
 
+/** Memory that is used from weight to weight: the system takes longer to give fresh pages than packing takes to fill them. */
+export class Scratch {
+  #packed = new Uint8Array(0);
+  #rounded = new Float16Array(0);
+
+  /** So many bytes, with whatever was in them. */
+  packed(bytes: number): Uint8Array<ArrayBuffer> {
+    if (this.#packed.length < bytes) this.#packed = new Uint8Array(bytes);
+    return this.#packed.subarray(0, bytes);
+  }
+
+  /** Values rounded to f16, as bit patterns. */
+  rounded(values: Float32Array): Uint16Array<ArrayBuffer> {
+    if (this.#rounded.length < values.length) this.#rounded = new Float16Array(values.length);
+    this.#rounded.set(values);
+    return new Uint16Array(this.#rounded.buffer, 0, values.length);
+  }
+}
+
 /**
- * The bytes of a parameter of `shape` (as the graph has it: conv [co, kh, kw, ci]) in `layout`.
- * Throws `WeightError` on values that are not finite, or that f16 cannot hold where the layout is f16.
+ * The bytes of a parameter of `shape` (as the graph has it: conv [co, kh, kw, ci]) in `layout`. They lie in `scratch` until
+ * the next weight is packed. Throws `WeightError` on values that are not finite, or that f16 cannot hold where the layout is f16.
  */
 export function pack(
   source: WeightSource,
   role: Role,
   shape: Shape,
   layout: Layout,
+  scratch = new Scratch(),
 ): Uint8Array<ArrayBuffer> {
   const bytes = sizeOf(shape) * (source.dtype === "f32" ? 4 : 2);
   if (source.data.byteLength !== bytes) {
@@ -90,23 +110,30 @@ export function pack(
         `${source.dtype} were given, ${bytes} are needed`,
     );
   }
-  const out = new Uint8Array(packedBytes(shape, layout));
-  const bits = elements(source, isHalf(layout.format));
+  const out = scratch.packed(packedBytes(shape, layout));
+  const bits = elements(source, isHalf(layout.format), scratch);
+  if (out.length > sizeOf(shape) * (isHalf(layout.format) ? 2 : 4)) out.fill(0); // what fills up blocks
   const taps = role === "conv" ? shape[1] * shape[2] : 1;
   const inner = role === "conv" ? shape[3] : matrix(shape).k;
   const target = bits instanceof Uint16Array
-    ? new Uint16Array(out.buffer)
-    : new Uint32Array(out.buffer);
+    ? new Uint16Array(out.buffer, 0, out.length / 2)
+    : new Uint32Array(out.buffer, 0, out.length / 4);
   const block = BLOCK[layout.format];
   if (block === 0) toRows(bits, target, shape[0], taps, inner);
   else if (taps === 1 && inner % block === 0) blocksToPanels(bits, out, shape[0], inner / block);
-  else if (inner % block === 0) tapsToPanels(bits, target, shape[0], taps, inner, block);
+  else if (inner % block === 0 && bits instanceof Uint16Array) {
+    halfTapsToPanels(bits, out, shape[0], taps, inner);
+  } else if (inner % block === 0) tapsToPanels(bits, target, shape[0], taps, inner, block);
   else toPanels(bits, target, shape[0], taps, inner, block);
   return out;
 }
 
 /** Bit patterns of all elements in the checkpoint's order: u16 of f16, or u32 of f32. */
-function elements(source: WeightSource, half: boolean): Uint16Array | Uint32Array {
+function elements(
+  source: WeightSource,
+  half: boolean,
+  scratch: Scratch,
+): Uint16Array | Uint32Array {
   const { dtype } = source;
   const size = dtype === "f32" ? 4 : 2;
   const data = source.data.byteOffset % 4 === 0 ? source.data : source.data.slice();
@@ -124,7 +151,7 @@ function elements(source: WeightSource, half: boolean): Uint16Array | Uint32Arra
   const values = new Float32Array(words.buffer, words.byteOffset, count);
   if (bad >= 0) throw new WeightError("not finite", bad, values[bad]);
   if (!half) return words;
-  const rounded = new Uint16Array(new Float16Array(values).buffer);
+  const rounded = scratch.rounded(values);
   const beyond = firstNonFinite("f16", rounded);
   if (beyond >= 0) throw new WeightError("beyond f16", beyond, values[beyond]);
   return rounded;
@@ -158,7 +185,7 @@ function blocksToPanels(
 ): void {
   const aligned = bits.byteOffset % 4 === 0 ? bits : bits.slice();
   const from = new Uint32Array(aligned.buffer, aligned.byteOffset, n * blocks * 4);
-  const to = new Uint32Array(bytes.buffer);
+  const to = new Uint32Array(bytes.buffer, 0, bytes.length / 4);
   for (let panel = 0; panel < n; panel += PANEL) {
     const columns = Math.min(PANEL, n - panel);
     for (let first = 0; first < blocks; first += LINE) { // a cache line of each column at a time
@@ -177,7 +204,38 @@ function blocksToPanels(
   }
 }
 
-/** [n, inner, taps] → [panel, tap, inner block, column, within the block]. */
+/**
+ * [n, inner, taps] → [panel, tap, inner block, column, within the block] of f16, two at a time. A block of all columns of a
+ * panel is written at once, since what lies beside it comes from far apart, and the taps of its channels lie together.
+ */
+function halfTapsToPanels(
+  bits: Uint16Array,
+  bytes: Uint8Array<ArrayBuffer>,
+  n: number,
+  taps: number,
+  inner: number,
+): void {
+  const out = new Uint32Array(bytes.buffer, 0, bytes.length / 4);
+  const blocks = inner / 8;
+  for (let panel = 0; panel < n; panel += PANEL) {
+    const columns = Math.min(PANEL, n - panel);
+    for (let block = 0; block < blocks; block++) {
+      for (let tap = 0; tap < taps; tap++) {
+        let to = ((panel / PANEL * taps + tap) * blocks + block) * PANEL * 4;
+        let from = (panel * inner + block * 8) * taps + tap;
+        for (let c = 0; c < columns; c++, to += 4, from += inner * taps) {
+          let at = from;
+          out[to] = bits[at] | bits[at += taps] << 16;
+          out[to + 1] = bits[at += taps] | bits[at += taps] << 16;
+          out[to + 2] = bits[at += taps] | bits[at += taps] << 16;
+          out[to + 3] = bits[at += taps] | bits[at += taps] << 16;
+        }
+      }
+    }
+  }
+}
+
+/** The same for f32. */
 function tapsToPanels(
   bits: Uint16Array | Uint32Array,
   out: Uint16Array | Uint32Array,

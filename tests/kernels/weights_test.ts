@@ -7,6 +7,7 @@ import {
   layoutFor,
   pack,
   packedBytes,
+  Scratch,
   WeightError,
   type WeightSource,
 } from "../../lib/kernels/weights.ts";
@@ -160,4 +161,19 @@ Deno.test("pack refuses data of the wrong length", () => {
     () => pack({ dtype: "f16", data: new Uint8Array(30) }, "linear", [2, 8], layout),
     /Cannot pack a weight of shape \[2, 8\]: 30 bytes of f16 were given, 32 are needed/,
   );
+});
+
+Deno.test("pack gives in used memory what it gives in fresh memory", () => {
+  const scratch = new Scratch();
+  for (const format of ["panels16", "panels32", "rows16", "rows32"] as const) {
+    for (const dtype of ["f32", "f16", "bf16"] as const) {
+      for (const [role, shape] of SHAPES) {
+        const source = { dtype, data: sourceOf[dtype](numbers(sizeOf(shape))) };
+        const layout = { format, residence: "buffer" } as const;
+        const fresh = pack(source, role, shape, layout);
+        scratch.packed(4096).fill(0xff);
+        assert.deepEqual(pack(source, role, shape, layout, scratch), fresh, `${dtype} ${shape}`);
+      }
+    }
+  }
 });
