@@ -10,11 +10,12 @@
 //
 // What is read where is told by others: `place_of`, `a_of` and `row_count` by workgroup_rows.wgsl (products) or
 // workgroup_pixels.wgsl (convolutions); `fetched` and `keep`, for W_UNITS units of W, by lib/kernels/workgroup.ts;
-// `multiply` and its type S of tiles by workgroup_f32.wgsl or workgroup_f16.wgsl. Past the reduction's end all give
-// zeros; rows and columns past the end are computed from anything and not stored.
+// `multiply` and its type S of tiles by workgroup_f32.wgsl or workgroup_f16.wgsl. Past the reduction's end w is zero
+// and a finite; rows and columns past the end are computed from anything and not stored.
 //
-// With SPLIT, the workgroups along z take `share` vec4s of the reduction each and leave sums of their own, which
-// workgroup_sums.wgsl adds; otherwise batches lie along z.
+// Batches lie along z, and each takes the whole reduction (`share` = depth, `stride_of_z` = 0). Or there is one batch,
+// and each workgroup along z takes `share` vec4s of the reduction (`stride_of_z` = `share`) and leaves sums of its own,
+// which workgroup_sums.wgsl adds.
 
 var<workgroup> a_tile: array<S, A_SIZE>;
 var<workgroup> w_tile: array<S, W_SIZE>;
@@ -47,9 +48,9 @@ fn main(
   @builtin(local_invocation_id) id: vec3u,
   @builtin(local_invocation_index) thread: u32,
 ) {
-  let batch = select(workgroup.z, 0u, SPLIT);
-  let begin = select(0u, workgroup.z * params.share, SPLIT);
-  let end = select(params.depth, min(begin + params.share, params.depth), SPLIT);
+  let batch = select(workgroup.z, 0u, params.stride_of_z > 0u);
+  let begin = workgroup.z * params.stride_of_z;
+  let end = min(begin + params.share, params.depth);
   let row = workgroup.y * TM * 16u;
   let column = workgroup.x * COLUMNS;
   var places: array<Place, A_SHARE>;

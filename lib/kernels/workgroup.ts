@@ -202,12 +202,11 @@ function partsFor(tile: Tile, shape: Shape, profile: Profile): number {
 }
 
 interface TileOptions {
-  readonly split: boolean;
   readonly f16: boolean;
   readonly constants: WorkgroupForm["constants"];
 }
 
-/** The form of a tile; `params.share` is added where it is split. */
+/** The form of a tile. */
 function tileForm(tile: Tile, shape: Shape, options: TileOptions): WorkgroupForm {
   const { TM, DEPTH } = tile;
   const { n, k, operand, a } = shape;
@@ -218,9 +217,9 @@ function tileForm(tile: Tile, shape: Shape, options: TileOptions): WorkgroupForm
   const W_UNITS = COLUMNS * DEPTH / (unit.columns * unit.depth);
   const A_SIZE = 16 * TM * DEPTH;
   const type = typeOf(n);
-  const { split, f16 } = options;
+  const { f16 } = options;
   return {
-    name: `${split ? "split" : "workgroup"} ${nameOf(tile)}${f16 ? " f16" : ""}`,
+    name: `workgroup ${nameOf(tile)}${f16 ? " f16" : ""}`,
     source: productSource,
     constants: {
       ...options.constants,
@@ -232,7 +231,6 @@ function tileForm(tile: Tile, shape: Shape, options: TileOptions): WorkgroupForm
       W_SIZE: COLUMNS * DEPTH,
       W_UNITS,
       W_SHARE: Math.ceil(W_UNITS / THREADS),
-      SPLIT: split,
     },
     functions: [
       f16 ? f16Source : f32Source,
@@ -243,7 +241,7 @@ function tileForm(tile: Tile, shape: Shape, options: TileOptions): WorkgroupForm
     type,
     f16,
     elements: { a: "vec4f", w: element },
-    params: { depth, blocks: Math.ceil(depth / blockDepth), share: depth },
+    params: { depth, blocks: Math.ceil(depth / blockDepth), share: depth, stride_of_z: 0 },
     height: heightOf(tile),
     columns: Math.ceil(n / COLUMNS),
     iterations: Math.ceil(depth / DEPTH) * (1 + DEPTH / STEP),
@@ -282,14 +280,14 @@ function vectorForm({ m, n, k }: Shape, operand: keyof typeof HALVES): Workgroup
 /** The one piece of scratch memory. */
 const SUMS = { scratch: 0 };
 
-/** The sums of a split product, then their sum. `variant` computes the whole with `form`. */
+/** What one dispatch computes with a tile, by its shader in `parts` of the reduction, and then their sum. */
 function split(
   node: Tensor,
-  variant: Variant,
+  { shader, params, grid, iterations }: Dispatch,
   form: WorkgroupForm,
-  { parts, DEPTH }: { readonly parts: number; readonly DEPTH: number },
+  { parts, tile }: { readonly parts: number; readonly tile: Tile },
 ): Variant {
-  const [{ shader, params, grid, iterations }] = variant.dispatches;
+  const { DEPTH } = tile;
   const own = Object.entries(params.u32).filter(([name]) => !name.startsWith("epilogue_"));
   const share = Math.ceil(params.u32.depth / parts / DEPTH) * DEPTH;
   const partial: Dispatch = {
@@ -299,7 +297,7 @@ function split(
       bindings: shader.bindings.filter(({ name }) => ["result", "a", "x", "w"].includes(name))
         .map((binding) => binding.name === "result" ? { ...binding, source: SUMS } : binding),
     },
-    params: { ...params, u32: { ...Object.fromEntries(own), share } },
+    params: { ...params, u32: { ...Object.fromEntries(own), share, stride_of_z: share } },
     grid: [grid[0], grid[1], parts],
     iterations,
   };
@@ -330,7 +328,11 @@ function split(
     grid: [gridColumns, gridRows, 1],
     iterations: parts,
   };
-  return { name: form.name, scratch: [4 * node.size * parts], dispatches: [partial, total] };
+  return {
+    name: `split ${nameOf(tile)}`,
+    scratch: [4 * node.size * parts],
+    dispatches: [partial, total],
+  };
 }
 
 export interface WorkgroupOptions {
@@ -354,23 +356,26 @@ export function workgroupVariants(
   if (profile.kind !== "gpu" || k % 4 !== 0 || (operand === "columns" && n % 4 !== 0)) return [];
   const panels = operand === "panels16" || operand === "panels32" ? operand : undefined;
   const [best, ...others] = tiles;
-  const whole = (tile: Tile, f16 = false) =>
-    variantOf(tileForm(tile, shape, { split: false, f16, constants }));
-  const variants = [best, ...others].map((tile) => whole(tile));
+  const form = tileForm(best, shape, { f16: false, constants });
+  const first = variantOf(form);
+  const variants = [first];
   const parts = partsFor(best, shape, profile);
-  if (parts > 1) {
-    const form = tileForm(best, shape, { split: true, f16: false, constants });
-    const variant = variantOf(form);
-    // Where even a reduction of half the workgroups leaves half the device idle, splitting comes first.
-    const at = 2 * countOf(best, shape) <= ENOUGH ? 0 : 1;
-    if (variant.dispatches.length === 1) {
-      variants.splice(at, 0, split(node, variant, form, { parts, DEPTH: best.DEPTH }));
-    }
+  if (parts > 1 && first.dispatches.length === 1) {
+    const inParts = split(node, first.dispatches[0], form, { parts, tile: best });
+    // Where the whole leaves half the device idle, splitting comes first.
+    if (2 * countOf(best, shape) <= ENOUGH) variants.unshift(inParts);
+    else variants.push(inParts);
   }
+  variants.push(
+    ...others.map((tile) => variantOf(tileForm(tile, shape, { f16: false, constants }))),
+  );
   if (panels && m <= FEW && batch === 1 && shape.a === "rows") {
     variants.unshift(variantOf(vectorForm(shape, panels)));
   }
   // Weights bound what sums reach; two activations may well exceed f16 together.
-  if (profile.f16 && panels) variants.push({ ...whole(best, true), approximate: true });
+  if (profile.f16 && panels) {
+    const coarse = variantOf(tileForm(best, shape, { f16: true, constants }));
+    variants.push({ ...coarse, approximate: true });
+  }
   return variants;
 }

@@ -36,6 +36,8 @@ export interface KernelCase {
   readonly fills?: readonly Fill[];
   /** Changes to the profile kernels are told of, e.g. a small `maxBinding` so that they must split. */
   readonly profile?: Partial<Profile>;
+  /** Also variants that are coarser than f32; they take long to compile, so a few cases stand for all. */
+  readonly approximate?: boolean;
   /** Checks that something is tested at all, e.g. how many dispatches a variant has. */
   readonly expect?: (variants: ReturnType<Kernel<OpName>>, profile: Profile) => void;
 }
@@ -133,6 +135,7 @@ export function kernelTest<K extends OpName>(op: K, declared: KernelTest<K>): vo
             const work = `${dtype} ${JSON.stringify(variant)}`;
             if (seen.has(work)) continue; // features change nothing here
             seen.add(work);
+            if (variant.approximate && !test.approximate) continue;
             for (
               const fill of test.fills ?? ["ordinary", "zeros", "offset", "denormals"] as const
             ) {

@@ -67,6 +67,7 @@ kernelTest("matmul", {
     "weights, an odd width, cut by rows": tight(linear(130, 27, 9), 4096, 4),
     "epilogue of bias, gate and residual": {
       build: fused([2, 19, 16], 24, [[24], [2, 1, 24], [2, 19, 24]], biasGate),
+      approximate: true,
     },
     "epilogue on an odd width": {
       build: fused([2, 5, 16], 7, [[7], [2, 1, 7], [2, 5, 7]], biasGate),

@@ -37,6 +37,7 @@ kernelTest("matmul", {
   cases: {
     "every tile, whole, split and f16": {
       build: linear(150, 140, 1028),
+      approximate: true,
       fills: ["ordinary"],
       profile: { kind: "gpu" },
       expect: (variants, { f16 }) =>
