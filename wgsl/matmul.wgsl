@@ -4,6 +4,7 @@
 // lanes of a workgroup read a panel's block side by side. ROWS groups of rows share a workgroup, batches lie along z.
 // The workgroup's eight lanes want the same rows of a: SHARE = 8 lanes that are a subgroup read one row each and pass it on
 // (PASSED = 1); with SHARE = 1 each reads all (PASSED = 0). OWN = rows that a lane reads = TM / SHARE, rounded up.
+// Batches of an operand lie `gap` vec4s or blocks further apart than their size; the result's columns may be some of more.
 // Rows and columns past the end are computed from whatever a read out of bounds gives, and not stored.
 //
 // Ladder (GFLOP/s on llvmpipe, two cores of a Zen 3, 1024×5120×640): tiles in workgroup memory with barriers 3–6; 8×8
@@ -16,11 +17,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) i
   let batch = workgroup.z;
   var from_a: array<u32, OWN>;
   /*unroll*/ for (var g = 0u; g < OWN; g++) {
-    from_a[g] = params.a_first + (batch * params.m + row + g * SHARE + id.x % SHARE) * params.blocks * PARTS;
+    from_a[g] = params.a_first + batch * params.a_gap + (batch * params.m + row + g * SHARE + id.x % SHARE) * params.blocks * PARTS;
   }
   var from_w: array<u32, TN>;
   /*unroll*/ for (var j = 0u; j < TN; j++) {
-    from_w[j] = params.w_first + columns_from(group + j * 8u, batch);
+    from_w[j] = params.w_first + batch * params.w_gap + columns_from(group + j * 8u, batch);
   }
   var sums: array<array<vec4f, TN>, TM>;
   for (var k = 0u; k < params.blocks; k++) {
@@ -52,11 +53,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) i
       }
     }
   }
+  skipped = batch * params.result_gap;
   /*unroll*/ for (var j = 0u; j < TN; j++) {
-    store_columns(group + j * 8u);
+    store_columns(params.first_group + group + j * 8u);
     /*unroll*/ for (var i = 0u; i < TM; i++) {
       if (row + i < params.m) {
-        store(sums[i][j], batch * params.m + row + i, group + j * 8u);
+        store(sums[i][j], batch * params.m + row + i, params.first_group + group + j * 8u);
       }
     }
   }

@@ -178,6 +178,8 @@ class Pieces {
   }
 }
 
+const pieceOf = ({ source }: Binding) => typeof source === "object" ? source.scratch : undefined;
+
 /** Numbers values and records their lives while steps are emitted in order. */
 class Assembler {
   readonly #profile: Profile;
@@ -308,15 +310,14 @@ class Assembler {
       const memory = memoryOf(node.inputs[source]);
       if (this.#layoutOf(memory).residence === "buffer") this.#stage(memory, label);
     }
-    const result = this.#define(node);
     const scratch = new Pieces(variant.scratch, (bytes) => this.#life(bytes, "buffer"));
-    for (const dispatch of variant.dispatches) {
+    for (const [i, dispatch] of variant.dispatches.entries()) {
       const { name, shader } = dispatch;
       const part = name === undefined ? label : `${label}: ${name}`;
       this.#assertBounded(dispatch, label);
       const code = this.#textOf(dispatch);
       const operands = shader.bindings.map((binding) => {
-        const operand = this.#operandOf(binding, node, result, scratch, part);
+        const operand = this.#operandOf(binding, node, scratch, part);
         this.#assertBindable(binding, operand.bytes, label);
         return operand;
       });
@@ -325,7 +326,12 @@ class Assembler {
       );
       this.#emit({ kind: "dispatch", label: part, dispatch, code, operands }, values);
       for (const { source, access } of shader.bindings) {
-        if (typeof source === "object" && access === "read_write") scratch.written(source.scratch);
+        if (typeof source !== "object" || access === "read") continue;
+        scratch.written(source.scratch);
+        // Copied at once, so that the memory is free for the next piece.
+        const next = variant.dispatches.slice(i + 1).flatMap((later) => later.shader.bindings)
+          .find((binding) => pieceOf(binding) === source.scratch);
+        if (next?.residence === "texture") this.#operandOf(next, node, scratch, part);
       }
     }
   }
@@ -341,14 +347,14 @@ class Assembler {
   #operandOf(
     binding: Binding,
     node: Tensor,
-    result: number,
     scratch: Pieces,
     label: string,
   ): { source: Source; bytes: number } {
     const { source, residence } = binding;
     if (typeof source === "number") return this.#operand(node.inputs[source], binding);
     if (source === "result") {
-      return { source: { kind: "value", value: result }, bytes: bytesOf(node) };
+      const value = this.#valueOf.get(node) ?? this.#define(node);
+      return { source: { kind: "value", value }, bytes: bytesOf(node) };
     }
     const { value, bytes } = scratch.piece(source.scratch);
     if (residence === "buffer") return { source: { kind: "value", value }, bytes };

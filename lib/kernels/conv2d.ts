@@ -28,6 +28,7 @@ import {
   tileFor,
 } from "./product.ts";
 import { packedBytes } from "./weights.ts";
+import { convolutionAlgorithm, winogradConvolutions } from "./winograd.ts";
 import { workgroupVariants } from "./workgroup.ts";
 
 type Conv = NodeOf<"conv2d">;
@@ -185,7 +186,8 @@ function formOf(node: Conv, profile: Profile, panels: "panels16" | "panels32"): 
   };
 }
 
-export const conv2d: Kernel<"conv2d"> = (node, profile, layoutOf) => {
+/** The convolution from its pixels and weights as they are. */
+export const directConvolution: Kernel<"conv2d"> = (node, profile, layoutOf) => {
   const [x, weight] = node.inputs;
   const { stride, padding, upsample } = node.attrs;
   const [n, h, w, ci] = x.shape;
@@ -313,3 +315,11 @@ function variantOf(
   });
   return { name: form.name, scratch: [], dispatches };
 }
+
+export const conv2d: Kernel<"conv2d"> = (node, profile, layoutOf) => {
+  const [plain, ...others] = directConvolution(node, profile, layoutOf);
+  const transformed = winogradConvolutions(node, profile, layoutOf);
+  const best = convolutionAlgorithm(node, profile);
+  const [first = plain] = transformed.filter(({ name }) => name === best);
+  return [first, ...[plain, ...others, ...transformed].filter((variant) => variant !== first)];
+};

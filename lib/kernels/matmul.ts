@@ -42,6 +42,22 @@ export interface Product {
   readonly residences: readonly Residence[];
   /** Bytes of the second operand, all batches together. */
   readonly bytes: number;
+  /** Where operands do not begin with their memory, or their batches do not follow each other. */
+  readonly placement?: Placement;
+}
+
+/** In elements as the shader counts them: the first of an operand, and those between a batch's end and the next one. */
+export interface Placement {
+  readonly a_first: number;
+  readonly a_gap: number;
+  /** Panels are not counted with their batch: all from a batch's begin to the next one's. */
+  readonly w_gap: number;
+  /** Counted in numbers. */
+  readonly result_first: number;
+  readonly result_gap: number;
+  /** Columns of a row of the result, and the first of these, in vec4s. */
+  readonly width: number;
+  readonly first_group: number;
 }
 
 /** What one dispatch computes: rows of one batch, or several whole batches. */
@@ -200,7 +216,7 @@ export function tiledProduct(
   operand: Operand,
   profile: Profile,
 ): Variant {
-  const { m, n, k } = product;
+  const { m, n, k, placement } = product;
   const tile = tileFor(m, n, profile);
   const { parts, across, element, type, functions } = productParts(operand, n);
   const blocks = k / (4 * parts);
@@ -210,7 +226,7 @@ export function tiledProduct(
     functions,
     type,
     elements: { a: "vec4f", w: element },
-    params: { blocks },
+    params: { blocks, a_gap: 0, w_gap: 0, result_gap: 0, first_group: 0, ...placement },
     height: tile.TM * tile.ROWS,
     columns: columnGroups(n, tile),
     iterations: blocks,

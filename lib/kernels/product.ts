@@ -85,22 +85,24 @@ fn block(base: u32, k: u32, c: u32) -> array<vec4f, PARTS> {
 
 /**
  * `fn store`: four adjacent columns of a row of the result, dropping those beyond its width; `fn store_columns` comes
- * before it, once for all rows.
+ * before it, once for all rows. `skipped`: elements of the result before row 0 that are no rows of it.
  */
 export const STORE = {
-  vec4f: `fn store_columns(group: u32) { epilogue_columns(group); }
+  vec4f: `var<private> skipped: u32;
+fn store_columns(group: u32) { epilogue_columns(group); }
 fn store(value: vec4f, row: u32, group: u32) {
   let width = params.width / 4u;
   if (group < width) {
-    result[params.result_first / 4u + row * width + group] = epilogue(value, row, group);
+    result[params.result_first / 4u + skipped + row * width + group] = epilogue(value, row, group);
   }
 }`,
-  f32: `fn store_columns(group: u32) {}
+  f32: `var<private> skipped: u32;
+fn store_columns(group: u32) {}
 fn store(value: vec4f, row: u32, group: u32) {
   /*unroll*/ for (var c = 0u; c < 4u; c++) {
     let column = group * 4u + c;
     if (column < params.width) {
-      result[params.result_first + row * params.width + column] = epilogue(value[c], row, column);
+      result[params.result_first + skipped + row * params.width + column] = epilogue(value[c], row, column);
     }
   }
 }`,

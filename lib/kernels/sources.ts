@@ -21,6 +21,11 @@ import matmulVector from "../../wgsl/matmul_vector.wgsl" with { type: "text" };
 import reduce from "../../wgsl/reduce.wgsl" with { type: "text" };
 import reduceAcross from "../../wgsl/reduce_across.wgsl" with { type: "text" };
 import softmax from "../../wgsl/softmax.wgsl" with { type: "text" };
+import winograd2 from "../../wgsl/winograd2.wgsl" with { type: "text" };
+import winograd4 from "../../wgsl/winograd4.wgsl" with { type: "text" };
+import winogradInput from "../../wgsl/winograd_input.wgsl" with { type: "text" };
+import winogradOutput from "../../wgsl/winograd_output.wgsl" with { type: "text" };
+import winogradWeight from "../../wgsl/winograd_weight.wgsl" with { type: "text" };
 import workgroupF16 from "../../wgsl/workgroup_f16.wgsl" with { type: "text" };
 import workgroupF32 from "../../wgsl/workgroup_f32.wgsl" with { type: "text" };
 import workgroupPixels from "../../wgsl/workgroup_pixels.wgsl" with { type: "text" };
@@ -51,6 +56,11 @@ export const SOURCES: readonly string[] = [
   reduce,
   reduceAcross,
   softmax,
+  winograd2,
+  winograd4,
+  winogradInput,
+  winogradOutput,
+  winogradWeight,
   workgroupF16,
   workgroupF32,
   workgroupPixels,

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import type { Expression } from "../../lib/graph/expression.ts";
 import type { Padding } from "../../lib/graph/ops.ts";
 import type { Graph, Tensor } from "../../lib/graph/tensor.ts";
-import { conv2d } from "../../lib/kernels/conv2d.ts";
+import { directConvolution } from "../../lib/kernels/conv2d.ts";
 import { type KernelCase, kernelTest } from "./harness.ts";
 import { assertInBuffers } from "./runner.ts";
 import { meaning } from "./meaning.ts";
@@ -50,7 +50,7 @@ const tight = (shape: Shape, maxBinding: number, dispatches: number): KernelCase
 });
 
 kernelTest("conv2d", {
-  kernel: conv2d,
+  kernel: directConvolution,
   oracle: meaning,
   reduction: ({ inputs: [, weight] }) => weight.size / weight.shape[0],
   cases: {

@@ -6,10 +6,10 @@
 import assert from "node:assert/strict";
 import type { OpName } from "../../lib/graph/ops.ts";
 import { Graph, type Tensor } from "../../lib/graph/tensor.ts";
-import type { Kernel, LayoutOf, NodeOf, Profile } from "../../lib/kernels/kernel.ts";
+import type { Kernel, LayoutOf, NodeOf, Profile, Variant } from "../../lib/kernels/kernel.ts";
 import { layoutFor } from "../../lib/kernels/weights.ts";
 import { profileOf, subgroupDevice, testDevice } from "../gpu.ts";
-import { assertClose } from "../tolerance.ts";
+import { assertClose, type Tolerance } from "../tolerance.ts";
 import { prepare, type Values, type ValuesOf, verifyVariant } from "./runner.ts";
 
 /** The meaning of a node in double precision, from the values of its inputs by name. */
@@ -47,6 +47,12 @@ export interface KernelTest<K extends OpName> {
   readonly oracle: Oracle;
   /** Length of the longest sum behind an element, for the tolerance. */
   readonly reduction: (node: NodeOf<K>) => number;
+  /** What the tolerance of a variant differs in. */
+  readonly tolerance?: (
+    variant: Variant,
+    dtype: "f32" | "f16",
+    reduction: number,
+  ) => Partial<Tolerance>;
   readonly cases: Readonly<Record<string, KernelCase>>;
 }
 
@@ -148,7 +154,9 @@ export function kernelTest<K extends OpName>(op: K, declared: KernelTest<K>): vo
               prepared.reset();
               prepared.submit(1);
               const first = await prepared.read();
-              assertClose(first, oracle, { reduction, half: variant.approximate ?? false }, label);
+              const half = variant.approximate ?? false;
+              const own = declared.tolerance?.(variant, dtype, reduction);
+              assertClose(first, oracle, { reduction, half, ...own }, label);
               compared++;
               if (fill !== "ordinary") continue;
               prepared.reset();
