@@ -160,6 +160,7 @@ function listen(
 ): (event: PipelineEvent) => Promise<void> {
   const start = performance.now();
   let since = start; // when the current picture began
+  let first = start; // when its first step was done: the model may have been read before
   let saved = 0;
   let count = 1;
   const tell = (event: Readonly<Record<string, unknown>>) =>
@@ -188,8 +189,11 @@ function listen(
       }
       case "step": {
         const { image, index, of, sigma } = event;
-        const elapsed = performance.now() - since;
-        const left = elapsed / (index + 1) * (of - index - 1);
+        const now = performance.now();
+        const elapsed = now - since;
+        if (index === 0) first = now;
+        const each = index === 0 ? elapsed : (now - first) / index;
+        const left = each * (of - index - 1);
         const which = count > 1 ? `picture ${image + 1} of ${count}, ` : "";
         progress.show(
           "sampling",
@@ -197,7 +201,9 @@ function listen(
           of,
           `${which}${index + 1}/${of}, ${duration(left)} left`,
         );
-        if (index + 1 === of) progress.detail(`${of} steps in ${duration(elapsed)}`);
+        if (index + 1 === of) {
+          progress.detail(`${of} steps in ${duration(elapsed)}, one in ${duration(each)}`);
+        }
         return await tell({ event: "step", image, index, of, sigma, seconds: seconds(elapsed) });
       }
       case "decode":
