@@ -1,13 +1,20 @@
-// As attention.wgsl, for CPUs, whose subgroups are vectors: each of LANES lanes reads one key, and the others have it by
-// broadcast, which costs a twentieth of a read. KEYS = LANES · BLOCKS. With heads of 40 channels on two cores:
-// 4 rows × 8 keys that every lane reads 22 GFLOP/s, 3 rows × 16 keys that are read once 39.
+// As attention.wgsl, for CPUs, whose subgroups are vectors of LANES numbers: what is read of the keys, each lane reads a
+// part of, and the others have it by broadcast.
 //
-//   q: [samples, queries, …] of vec4f     k, v: [samples, keys, …]     result: [samples, queries, heads, D4]
+//   q: [samples, queries, …] of vec4f, lying as attention.wgsl has it     result: [samples, queries, heads, D4]
+//   k: [samples, heads, blocks, LANES, D4], v: [samples, heads, blocks, D4, LANES], as attention_pack.wgsl leaves them
 //
-// A token of q has `q_pitch` vec4s; its heads [heads, D4] lie side by side from `q_first` on (less what a window skips,
-// modulo 2³²); likewise k and v. So q, k and v may be parts of one tensor.
-//
+// One invocation holds ROWS queries of one head and their sums, and takes a block of LANES keys at a time: scores of FEW
+// of them in each round, which are put behind those before (KEPT = LANES − FEW), so that the code that runs most is short;
+// then weights, powers of two (log₂ e is part of the scale); then all values. KEY_READS = FEW · D4 / LANES, rounded up.
 // All lanes stay active to the end: those beyond the last query compute it once more.
+//
+// Ladder (4096 queries and keys, 8 heads of 40, CPU time on a busy Zen 3, the first = 1): 3 rows × 16 keys, queries read
+// from their texture again for every key block and 4 channels at a time 1; queries held, dot products written out in
+// one piece, whose rows the driver's compiler takes apart 1.0; in rounds of their own 1.3; keys and values packed, so
+// that few cache lines are touched 1.42; values of a channel side by side, so that few are held at a time 1.53. Not
+// better: more rows or keys (more code and stack than the caches closest to a core hold), groups that go through the
+// keys together with a barrier (0.8 of the same without).
 
 const HIDDEN = -1e30;
 
@@ -19,81 +26,90 @@ fn main(
 ) {
   let first = params.first_query + id.x * ROWS;
   let sample = params.first_sample + id.z;
-  let q_from = params.q_first + sample * params.queries * params.q_pitch + id.y * D4;
-  let k_from = params.k_first + sample * params.keys * params.k_pitch + id.y * D4;
-  let v_from = params.v_first + sample * params.keys * params.v_pitch + id.y * D4;
-  let result_from = params.result_first + (sample * params.queries * params.heads + id.y) * D4;
+  let base = (id.z * params.heads + id.y) * params.blocks * LANES * D4 + lane;
 
-  var rows: array<u32, ROWS>;
+  var queries: array<array<vec4f, D4>, ROWS>;
+  var sums: array<array<vec4f, D4>, ROWS>;
   var largest: array<f32, ROWS>;
   var total: array<f32, ROWS>;
-  var sums: array<array<vec4f, D4>, ROWS>;
   /*unroll*/ for (var r = 0u; r < ROWS; r++) {
-    rows[r] = q_from + min(first + r, params.end_query - 1u) * params.q_pitch;
+    let row = min(first + r, params.end_query - 1u);
+    let q_from = params.q_first + (sample * params.queries + row) * params.q_pitch + id.y * D4;
+    /*unroll*/ for (var i = 0u; i < D4; i++) {
+      queries[r][i] = q_at(q_from + i) * params.scale;
+    }
     largest[r] = HIDDEN;
   }
 
   let reached = params.first_query + (group.x + 1u) * LANES * ROWS;
   let end = select(params.keys, min(params.keys, reached), CAUSAL);
-  for (var key = 0u; key < end; key += KEYS) {
-    var keys: array<u32, BLOCKS>; // where this lane's keys and values begin
-    var values: array<u32, BLOCKS>;
-    /*unroll*/ for (var b = 0u; b < BLOCKS; b++) {
-      let column = min(key + b * LANES + lane, params.keys - 1u);
-      keys[b] = k_from + column * params.k_pitch;
-      values[b] = v_from + column * params.v_pitch;
-    }
-    var scores = array<array<f32, KEYS>, ROWS>(); // naga zeroes a variable without initialiser once, not every round
-    for (var i = 0u; i < D4; i += DEPTH) {
-      /*unroll*/ for (var e = 0u; e < DEPTH; e++) {
-        var queries: array<vec4f, ROWS>;
-        /*unroll*/ for (var r = 0u; r < ROWS; r++) {
-          queries[r] = q_at(rows[r] + i + e);
-        }
-        /*unroll*/ for (var b = 0u; b < BLOCKS; b++) {
-          let own = k_at(keys[b] + i + e);
-          /*unroll*/ for (var c = 0u; c < LANES; c++) {
-            let other = subgroupBroadcast(own, c);
+  for (var key = 0u; key < end; key += LANES) {
+    var scores: array<array<f32, LANES>, ROWS>;
+    for (var part = key; part < key + LANES; part += FEW) {
+      var own: array<vec4f, KEY_READS>;
+      /*unroll*/ for (var b = 0u; b < KEY_READS; b++) {
+        own[b] = k_at(base + part * D4 + b * LANES);
+      }
+      var sum = array<array<f32, FEW>, ROWS>(); // naga zeroes a variable without initialiser once, not every round
+      /*unroll*/ for (var i = 0u; i < D4; i++) {
+        /*unroll*/ for (var e = 0u; e < 4u; e++) {
+          /*unroll*/ for (var c = 0u; c < FEW; c++) {
+            let k = subgroupBroadcast(own[(c * D4 + i) / LANES][e], (c * D4 + i) % LANES);
             /*unroll*/ for (var r = 0u; r < ROWS; r++) {
-              scores[r][b * LANES + c] += dot(queries[r], other);
+              sum[r][c] += queries[r][i][e] * k;
             }
           }
         }
       }
+      /*unroll*/ for (var r = 0u; r < ROWS; r++) {
+        /*unroll*/ for (var c = 0u; c < KEPT; c++) {
+          scores[r][c] = scores[r][c + FEW];
+        }
+        /*unroll*/ for (var c = 0u; c < FEW; c++) {
+          scores[r][KEPT + c] = sum[r][c];
+        }
+      }
     }
+
+    var shrink: array<f32, ROWS>;
     /*unroll*/ for (var r = 0u; r < ROWS; r++) {
       let last = select(params.keys - 1u, min(params.keys - 1u, first + r), CAUSAL);
       var most = largest[r];
-      /*unroll*/ for (var c = 0u; c < KEYS; c++) {
-        let score = select(HIDDEN, scores[r][c] * params.scale, key + c <= last);
+      /*unroll*/ for (var c = 0u; c < LANES; c++) {
+        let score = select(HIDDEN, scores[r][c], key + c <= last);
         scores[r][c] = score;
-        most = max(most, score);
+        most = select(most, score, score > most); // cheaper than max, which looks for NaN
       }
-      let shrink = exp(largest[r] - most);
+      shrink[r] = exp2(largest[r] - most);
       largest[r] = most;
-      var here = 0.0;
-      /*unroll*/ for (var c = 0u; c < KEYS; c++) {
-        let weight = exp(scores[r][c] - most);
-        scores[r][c] = weight;
-        here += weight;
-      }
-      total[r] = total[r] * shrink + here;
-      /*unroll*/ for (var i = 0u; i < D4; i++) {
-        sums[r][i] *= shrink;
+      total[r] *= shrink[r];
+      /*unroll*/ for (var c = 0u; c < LANES; c++) {
+        scores[r][c] = exp2(scores[r][c] - most);
+        total[r] += scores[r][c];
       }
     }
+
     /*unroll*/ for (var i = 0u; i < D4; i++) {
-      /*unroll*/ for (var b = 0u; b < BLOCKS; b++) {
-        let own = v_at(values[b] + i);
+      let own = v_at(base + key * D4 + i * LANES);
+      /*unroll*/ for (var e = 0u; e < 4u; e++) {
+        var sum: array<f32, ROWS>;
+        /*unroll*/ for (var r = 0u; r < ROWS; r++) {
+          sum[r] = sums[r][i][e] * shrink[r];
+        }
         /*unroll*/ for (var c = 0u; c < LANES; c++) {
-          let value = subgroupBroadcast(own, c);
+          let v = subgroupBroadcast(own[e], c);
           /*unroll*/ for (var r = 0u; r < ROWS; r++) {
-            sums[r][i] += scores[r][b * LANES + c] * value;
+            sum[r] += scores[r][c] * v;
           }
+        }
+        /*unroll*/ for (var r = 0u; r < ROWS; r++) {
+          sums[r][i][e] = sum[r];
         }
       }
     }
   }
+
+  let result_from = params.result_first + (sample * params.queries * params.heads + id.y) * D4;
   /*unroll*/ for (var r = 0u; r < ROWS; r++) {
     if (first + r < params.end_query) {
       let factor = 1.0 / total[r];

@@ -13,11 +13,13 @@ import {
   type Residence,
   residencesOf,
   splitRows,
+  TEXTURE_WIDTH,
   type Variant,
   WINDOW_ALIGNMENT,
   windowOn,
 } from "./kernel.ts";
 import { WIDEST_HEAD } from "./lower.ts";
+import packSource from "../../wgsl/attention_pack.wgsl" with { type: "text" };
 import registersSource from "../../wgsl/attention.wgsl" with { type: "text" };
 import tilesSource from "../../wgsl/attention_tiles.wgsl" with { type: "text" };
 import subgroupsSource from "../../wgsl/attention_subgroups.wgsl" with { type: "text" };
@@ -25,28 +27,40 @@ import subgroupsSource from "../../wgsl/attention_subgroups.wgsl" with { type: "
 /** One shape of the work of an invocation. */
 interface Tile {
   readonly name: string;
-  readonly source: string;
   readonly lanes: number;
   /** Queries of an invocation. */
   readonly rows: number;
-  /** Keys of a step. */
-  readonly keys: number;
 }
 
+/** Keys and values are read as they lie, by every invocation or, where `shared`, once for a workgroup. */
+interface Direct extends Tile {
+  /** Keys of a step. */
+  readonly keys: number;
+  readonly shared: boolean;
+}
+
+/** Keys and values are packed first, and passed on by subgroups: a key of a step for each lane. */
+interface Packed extends Tile {
+  /** Keys that scores are computed of at a time. */
+  readonly few: number;
+}
+
+const isPacked = (tile: Direct | Packed): tile is Packed => "few" in tile;
+
 /** The tiles worth trying for heads of d4 vec4s, the best first. What is summed up takes rows · d4 registers of four. */
-function tilesFor(d4: number, profile: Profile): [Tile, ...Tile[]] {
-  const registers = { name: "registers", source: registersSource };
+function tilesFor(d4: number, profile: Profile): (Direct | Packed)[] {
+  const registers = { name: "registers", shared: false };
   if (profile.kind === "gpu") {
     const alone = { ...registers, lanes: 64, rows: d4 <= 16 ? 2 : 1, keys: 4 };
     if (d4 > 20) return [alone]; // a query and its sums would not fit the registers
-    return [{ name: "tiles", source: tilesSource, lanes: 64, rows: 1, keys: 8 }, alone];
+    return [{ name: "tiles", shared: true, lanes: 64, rows: 1, keys: 8 }, alone];
   }
   const portable = d4 <= 20
     ? { ...registers, lanes: 8, rows: 4, keys: 8 }
     : { ...registers, lanes: 8, rows: 2, keys: 4 };
   if (profile.subgroups !== true) return [portable];
-  const shared = { name: "subgroups", source: subgroupsSource, lanes: 8 };
-  return [{ ...shared, rows: d4 <= 10 ? 3 : 2, keys: d4 <= 10 ? 16 : 8 }, portable];
+  const [rows, few] = d4 <= 10 ? [4, 2] : d4 <= 16 ? [4, 1] : d4 <= 20 ? [3, 1] : [2, 1];
+  return [{ name: "subgroups", lanes: 8, rows, few }, portable];
 }
 
 /** Queries of one or all samples that one dispatch computes. */
@@ -95,15 +109,16 @@ export const attention: Kernel<"attention"> = (node, profile, layoutOf) => {
   if (d % 4 !== 0 || d > WIDEST_HEAD) {
     throw new RangeError(`Attention with heads of ${d} channels must be lowered before it is run`);
   }
-  const [first, ...rest] = tilesFor(d / 4, profile);
   const residences = residencesOf(node, profile, layoutOf);
-  const variantOf = (tile: Tile): Variant => {
-    const dispatches = partsOf(node, residences, profile).map((part) =>
-      dispatchOf(node, tile, part, { residences, profile })
-    );
-    return { name: tile.name, scratch: [], dispatches };
-  };
-  return [variantOf(first), ...rest.map(variantOf)];
+  const lying = { residences, profile };
+  const parts = partsOf(node, residences, profile);
+  const variants = tilesFor(d / 4, profile).flatMap((tile): Variant[] => {
+    if (isPacked(tile)) return packed(node, tile, parts, lying);
+    const dispatches = parts.map((part) => direct(node, tile, part, lying));
+    return [{ name: tile.name, scratch: [], dispatches }];
+  });
+  const [first, ...rest] = variants;
+  return [first, ...rest];
 };
 
 /** Where and how operands are read. */
@@ -112,63 +127,85 @@ interface Lying {
   readonly profile: Profile;
 }
 
-function dispatchOf(
+/** How a dispatch reads the heads of an operand, or writes those of the result. */
+interface Operand {
+  readonly binding: Binding;
+  /** Vec4s from one token to the next. */
+  readonly pitch: number;
+  /** Where the heads of sample 0's token 0 begin in what is bound; below zero where that is left out. */
+  readonly first: number;
+}
+
+/** The tokens `from` … `to − 1` of one sample, or of all where they fit a binding, of an operand. */
+function operandOf(
   node: NodeOf<"attention">,
-  { source, lanes, rows, keys }: Tile,
-  { sample, samples, begin, end }: Part,
+  source: 0 | 1 | 2 | "result",
+  sample: number,
+  [from, to]: readonly [number, number],
   { residences, profile }: Lying,
+): Operand {
+  const x = source === "result" ? node : node.inputs[source];
+  const residence = source === "result" ? "buffer" : residences[source];
+  const head = source === "result" ? 0 : node.attrs.heads?.first[source] ?? 0;
+  const [, length, heads, d] = x.shape;
+  const operand: Operand = {
+    binding: {
+      name: source === "result" ? source : ["q", "k", "v"][source],
+      source,
+      element: "vec4f",
+      access: source === "result" ? "read_write" : "read",
+      residence,
+    },
+    pitch: heads * d / 4,
+    first: head * d / 4,
+  };
+  if (residence === "texture" || x.size * 4 <= profile.maxBinding) return operand;
+  const [begin, end] = [from, to].map((token) => (sample * length + token) * heads * d);
+  const { window } = windowOn(begin, end, 4);
+  return {
+    ...operand,
+    binding: { ...operand.binding, window },
+    first: operand.first - window.offset / 16,
+  };
+}
+
+function assertBounded(s: number, iterations: number): void {
+  if (iterations <= MAX_ITERATIONS) return;
+  throw new RangeError(`Attention over ${s} keys runs too long in one invocation`);
+}
+
+function direct(
+  node: NodeOf<"attention">,
+  { shared, lanes, rows, keys }: Direct,
+  { sample, samples, begin, end }: Part,
+  lying: Lying,
 ): Dispatch {
   const [, t, heads, d] = node.shape;
   const s = node.inputs[1].shape[1];
   const d4 = d / 4;
-  /** An operand's vec4s from one token to the next, where its heads begin, and the window on its tokens, if any. */
-  const part = (index: 0 | 1 | 2 | "result", from: number, to: number) => {
-    const x = index === "result" ? node : node.inputs[index];
-    const head = index === "result" ? 0 : node.attrs.heads?.first[index] ?? 0;
-    const [, length, all] = x.shape;
-    const lies = { pitch: all * d4, first: head * d4 };
-    const inTexture = index !== "result" && residences[index] === "texture";
-    if (inTexture || x.size * 4 <= profile.maxBinding) return lies;
-    const [first, last] = [from, to].map((token) => (sample * length + token) * all * d);
-    const { window } = windowOn(first, last, 4);
-    return { ...lies, first: lies.first - window.offset / 16, window };
-  };
-  const parts = {
-    q: part(0, begin, end),
-    k: part(1, 0, s),
-    v: part(2, 0, s),
-    result: part("result", begin, end),
-  };
-  const binding = (name: keyof typeof parts, index: number | "result"): Binding => ({
-    name,
-    source: index,
-    element: "vec4f",
-    access: index === "result" ? "read_write" : "read",
-    residence: index === "result" ? "buffer" : residences[index],
-    ...("window" in parts[name] ? { window: parts[name].window } : {}),
-  });
+  const q = operandOf(node, 0, sample, [begin, end], lying);
+  const k = operandOf(node, 1, sample, [0, s], lying);
+  const v = operandOf(node, 2, sample, [0, s], lying);
+  const result = operandOf(node, "result", sample, [begin, end], lying);
   const steps = Math.ceil(s / keys);
   // Loops within a step: over the vec4s of a dot product, or those of a tile that are this lane's.
-  const isTiled = source === tilesSource;
-  const depth = isTiled ? d4 : depthFor(d4, steps);
-  const rounds = isTiled ? Math.ceil(keys * d4 / lanes) : d4 / depth;
-  if (steps * (rounds + 1) > MAX_ITERATIONS) {
-    throw new RangeError(`Attention over ${s} keys runs too long in one invocation`);
-  }
+  const depth = shared ? d4 : depthFor(d4, steps);
+  const rounds = shared ? Math.ceil(keys * d4 / lanes) : d4 / depth;
+  const iterations = steps * (rounds + 1);
+  assertBounded(s, iterations);
   return {
     shader: {
-      source,
+      source: shared ? tilesSource : registersSource,
       type: "vec4f",
       constants: {
         LANES: lanes,
         ROWS: rows,
         KEYS: keys,
-        ...(source === subgroupsSource ? { BLOCKS: keys / lanes } : {}),
-        ...(isTiled ? { TILE: keys * d4 } : { DEPTH: depth }),
+        ...(shared ? { TILE: keys * d4 } : { DEPTH: depth }),
         D4: d4,
         CAUSAL: node.attrs.causal,
       },
-      bindings: [binding("q", 0), binding("k", 1), binding("v", 2), binding("result", "result")],
+      bindings: [q.binding, k.binding, v.binding, result.binding],
     },
     params: {
       u32: {
@@ -178,17 +215,151 @@ function dispatchOf(
         first_sample: sample,
         first_query: begin,
         end_query: end,
-        q_pitch: parts.q.pitch,
-        q_first: parts.q.first,
-        k_pitch: parts.k.pitch,
-        k_first: parts.k.first,
-        v_pitch: parts.v.pitch,
-        v_first: parts.v.first,
-        result_first: parts.result.first,
+        q_pitch: q.pitch,
+        q_first: q.first,
+        k_pitch: k.pitch,
+        k_first: k.first,
+        v_pitch: v.pitch,
+        v_first: v.first,
+        result_first: result.first,
       },
       f32: { scale: node.attrs.scale },
     },
     grid: [Math.ceil((end - begin) / rows / lanes), heads, samples],
-    iterations: steps * (rounds + 1),
+    iterations,
+  };
+}
+
+/**
+ * Keys and values are packed by head, then read by subgroups; nothing where those of a sample exceed a binding or a
+ * texture.
+ */
+function packed(
+  node: NodeOf<"attention">,
+  tile: Packed,
+  parts: readonly Part[],
+  lying: Lying,
+): Variant[] {
+  const [, , heads, d] = node.shape;
+  const { maxBinding, maxTextureSide } = lying.profile;
+  const blocks = Math.ceil(node.inputs[1].shape[1] / tile.lanes); // of keys
+  const bytes = heads * blocks * tile.lanes * d * 4; // of a sample
+  const most = Math.min(maxBinding, 16 * TEXTURE_WIDTH * maxTextureSide);
+  if (bytes > most) return [];
+  const fitting = parts.flatMap((part) =>
+    bytes * part.samples <= most ? [part] : Array.from(
+      { length: part.samples },
+      (_, i): Part => ({ ...part, sample: part.sample + i, samples: 1 }),
+    )
+  );
+  const dispatches = fitting.flatMap((part, i) => {
+    const known = i > 0 && fitting[i - 1].sample === part.sample;
+    const attended = attend(node, tile, part, blocks, lying);
+    return known ? [attended] : [pack(node, tile, part, blocks, lying), attended];
+  });
+  const size = bytes * Math.max(...fitting.map(({ samples }) => samples));
+  return [{ name: tile.name, scratch: [size, size], dispatches }];
+}
+
+/** The dispatch that packs what `attend` reads, into two pieces of scratch memory. */
+function pack(
+  node: NodeOf<"attention">,
+  { lanes }: Packed,
+  { sample, samples }: Part,
+  blocks: number,
+  lying: Lying,
+): Dispatch {
+  const [, , heads, d] = node.shape;
+  const s = node.inputs[1].shape[1];
+  const THREADS = 64;
+  const k = operandOf(node, 1, sample, [0, s], lying);
+  const v = operandOf(node, 2, sample, [0, s], lying);
+  const to = (name: string, scratch: number): Binding => ({
+    name,
+    source: { scratch },
+    element: "vec4f",
+    access: "read_write",
+    residence: "buffer",
+  });
+  return {
+    name: "keys and values",
+    shader: {
+      source: packSource,
+      type: "vec4f",
+      constants: { LANES: lanes, THREADS },
+      bindings: [k.binding, v.binding, to("packed_k", 0), to("packed_v", 1)],
+    },
+    params: {
+      u32: {
+        keys: s,
+        blocks,
+        heads,
+        width: d / 4,
+        first_sample: sample,
+        k_pitch: k.pitch,
+        k_first: k.first,
+        v_pitch: v.pitch,
+        v_first: v.first,
+      },
+    },
+    grid: [Math.ceil(blocks * lanes * d / 4 / THREADS), heads, samples],
+    iterations: 0,
+  };
+}
+
+function attend(
+  node: NodeOf<"attention">,
+  { lanes, rows, few: least }: Packed,
+  { sample, samples, begin, end }: Part,
+  blocks: number,
+  lying: Lying,
+): Dispatch {
+  const [, t, heads, d] = node.shape;
+  const s = node.inputs[1].shape[1];
+  const d4 = d / 4;
+  const q = operandOf(node, 0, sample, [begin, end], lying);
+  const result = operandOf(node, "result", sample, [begin, end], lying);
+  const from = (name: string, scratch: number): Binding => ({
+    name,
+    source: { scratch },
+    element: "vec4f",
+    access: "read",
+    residence: "texture",
+  });
+  const roundsOf = (few: number) => blocks * (1 + lanes / few);
+  const few = [least, lanes / 4, lanes / 2].find((few) => roundsOf(few) <= MAX_ITERATIONS) ?? lanes;
+  assertBounded(s, roundsOf(few));
+  return {
+    shader: {
+      source: subgroupsSource,
+      type: "vec4f",
+      constants: {
+        LANES: lanes,
+        ROWS: rows,
+        FEW: few,
+        KEPT: lanes - few,
+        KEY_READS: Math.ceil(few * d4 / lanes),
+        D4: d4,
+        CAUSAL: node.attrs.causal,
+      },
+      bindings: [q.binding, from("k", 0), from("v", 1), result.binding],
+    },
+    params: {
+      u32: {
+        queries: t,
+        keys: s,
+        blocks,
+        heads,
+        first_sample: sample,
+        first_query: begin,
+        end_query: end,
+        q_pitch: q.pitch,
+        q_first: q.first,
+        result_first: result.first,
+      },
+      f32: { scale: node.attrs.scale * Math.LOG2E },
+    },
+    grid: [Math.ceil((end - begin) / rows / lanes), heads, samples],
+    iterations: roundsOf(few),
   };
 }
