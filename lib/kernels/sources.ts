@@ -3,6 +3,7 @@
 import acrossSubgroups from "../../wgsl/across_subgroups.wgsl" with { type: "text" };
 import acrossWorkgroup from "../../wgsl/across_workgroup.wgsl" with { type: "text" };
 import attention from "../../wgsl/attention.wgsl" with { type: "text" };
+import attentionPack from "../../wgsl/attention_pack.wgsl" with { type: "text" };
 import attentionSubgroups from "../../wgsl/attention_subgroups.wgsl" with { type: "text" };
 import attentionTiles from "../../wgsl/attention_tiles.wgsl" with { type: "text" };
 import combineMoments from "../../wgsl/combine_moments.wgsl" with { type: "text" };
@@ -38,6 +39,7 @@ export const SOURCES: readonly string[] = [
   acrossSubgroups,
   acrossWorkgroup,
   attention,
+  attentionPack,
   attentionSubgroups,
   attentionTiles,
   combineMoments,
