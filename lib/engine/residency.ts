@@ -173,11 +173,10 @@ export class Residency implements Disposable {
   async #ready(name: PartName): Promise<void> {
     const turn = this.#last.then(async () => {
       const part = this.part(name);
-      if (part.isLoaded) return;
       for (const other of this.#turns ? this.#parts.values() : []) {
-        if ((this.#users.get(other.name) ?? 0) === 0) other.unload();
+        if (other !== part && (this.#users.get(other.name) ?? 0) === 0) other.unload();
       }
-      await part.load(this.progress);
+      if (!part.isLoaded) await part.load(this.progress);
     });
     this.#last = turn.catch(() => {});
     await turn;

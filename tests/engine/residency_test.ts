@@ -219,6 +219,26 @@ Deno.test("a model that is used again stays on the device where it fits, and tak
   assert.deepEqual(tight.first, roomy.first);
 });
 
+Deno.test("parts that stayed for a small picture take turns for a large one, and stay again for a small one", async () => {
+  const size = { width: 64, height: 64, pictures: 1 };
+  const large = { ...REQUEST, batchCount: 1, width: 128, height: 160 };
+  const small = { ...REQUEST, batchCount: 1 };
+  await using roomy = await openDevice();
+  await using all = await loadModel(roomy, tiny("sd1"));
+  const memoryBudget = all.prepare({ ...RUN, ...size }).peak;
+  const expected = [await pictures(all, small), await pictures(all, large)];
+  await using device = await openDevice({ memoryBudget });
+  const { reads, progress } = reader();
+  await using model = await loadModel(device, tiny("sd1"), { progress });
+  assert.deepEqual(await pictures(model, small), expected[0]);
+  assert.equal(reads.splice(0).length, 4);
+  assert.deepEqual(await pictures(model, large), expected[1]);
+  assert.deepEqual(reads.splice(0), ["unet", "decoder"]);
+  assert.deepEqual(await pictures(model, small), expected[0]);
+  assert.deepEqual(await pictures(model, small), expected[0]);
+  assert.deepEqual(reads, ["text_encoder", "unet", "decoder"]);
+});
+
 Deno.test("prepare refuses with both numbers what does not fit even alone, and nothing is read", async () => {
   const size = { width: 64, height: 64, pictures: 1 };
   await using roomy = await openDevice();
