@@ -10,13 +10,52 @@
 // All lanes stay active to the end: those beyond the last query compute it once more.
 //
 // Ladder (4096 queries and keys, 8 heads of 40, CPU time on a busy Zen 3, the first = 1): 3 rows × 16 keys, queries read
-// from their texture again for every key block and 4 channels at a time 1; queries held, dot products written out in
-// one piece, whose rows the driver's compiler takes apart 1.0; in rounds of their own 1.3; keys and values packed, so
-// that few cache lines are touched 1.42; values of a channel side by side, so that few are held at a time 1.53. Not
-// better: more rows or keys (more code and stack than the caches closest to a core hold), groups that go through the
-// keys together with a barrier (0.8 of the same without).
+// from their texture again for every block of keys, 4 channels at a time 1; queries held, all dot products written out
+// in one piece, whose rows the driver's compiler then takes apart 1.0; in rounds of their own 1.3; keys and values
+// packed, so that few cache lines are touched 1.42; four channels of the values held at a time 1.53; one key a round
+// 1.6. Not better: more rows or keys (the code and the stack outgrow the caches closest to a core), groups that go
+// through the keys together with a barrier (0.8 of the same without). Functions that take pointers to registers cost
+// nothing when they run, and naga a twentieth of the time to read that the same text written out costs it.
 
 const HIDDEN = -1e30;
+
+/// sum[…][c] += query · k, over channels 4i … 4i + 3.
+fn multiply(
+  sum: ptr<function, array<array<f32, FEW>, ROWS>>,
+  queries: ptr<function, array<array<vec4f, D4>, ROWS>>,
+  i: u32,
+  c: u32,
+  k: vec4f,
+) {
+  /*unroll*/ for (var r = 0u; r < ROWS; r++) {
+    (*sum)[r][c] += dot((*queries)[r][i], k);
+  }
+}
+
+/// sums[…][i] = sums · shrink + Σ weight · value, over the values of a block, of which each lane has one.
+fn add(
+  sums: ptr<function, array<array<vec4f, D4>, ROWS>>,
+  shrink: ptr<function, array<f32, ROWS>>,
+  weights: ptr<function, array<array<f32, LANES>, ROWS>>,
+  i: u32,
+  own: vec4f,
+) {
+  /*unroll*/ for (var e = 0u; e < 4u; e++) {
+    var sum: array<f32, ROWS>;
+    /*unroll*/ for (var r = 0u; r < ROWS; r++) {
+      sum[r] = (*sums)[r][i][e] * (*shrink)[r];
+    }
+    /*unroll*/ for (var c = 0u; c < LANES; c++) {
+      let v = subgroupBroadcast(own[e], c);
+      /*unroll*/ for (var r = 0u; r < ROWS; r++) {
+        sum[r] += (*weights)[r][c] * v;
+      }
+    }
+    /*unroll*/ for (var r = 0u; r < ROWS; r++) {
+      (*sums)[r][i][e] = sum[r];
+    }
+  }
+}
 
 @compute @workgroup_size(LANES)
 fn main(
@@ -52,13 +91,9 @@ fn main(
       }
       var sum = array<array<f32, FEW>, ROWS>(); // naga zeroes a variable without initialiser once, not every round
       /*unroll*/ for (var i = 0u; i < D4; i++) {
-        /*unroll*/ for (var e = 0u; e < 4u; e++) {
-          /*unroll*/ for (var c = 0u; c < FEW; c++) {
-            let k = subgroupBroadcast(own[(c * D4 + i) / LANES][e], (c * D4 + i) % LANES);
-            /*unroll*/ for (var r = 0u; r < ROWS; r++) {
-              sum[r][c] += queries[r][i][e] * k;
-            }
-          }
+        /*unroll*/ for (var c = 0u; c < FEW; c++) {
+          let k = subgroupBroadcast(own[(c * D4 + i) / LANES], (c * D4 + i) % LANES);
+          multiply(&sum, &queries, i, c, k);
         }
       }
       /*unroll*/ for (var r = 0u; r < ROWS; r++) {
@@ -90,22 +125,7 @@ fn main(
     }
 
     /*unroll*/ for (var i = 0u; i < D4; i++) {
-      let own = v_at(base + key * D4 + i * LANES);
-      /*unroll*/ for (var e = 0u; e < 4u; e++) {
-        var sum: array<f32, ROWS>;
-        /*unroll*/ for (var r = 0u; r < ROWS; r++) {
-          sum[r] = sums[r][i][e] * shrink[r];
-        }
-        /*unroll*/ for (var c = 0u; c < LANES; c++) {
-          let v = subgroupBroadcast(own[e], c);
-          /*unroll*/ for (var r = 0u; r < ROWS; r++) {
-            sum[r] += scores[r][c] * v;
-          }
-        }
-        /*unroll*/ for (var r = 0u; r < ROWS; r++) {
-          sums[r][i][e] = sum[r];
-        }
-      }
+      add(&sums, &shrink, &scores, i, v_at(base + key * D4 + i * LANES));
     }
   }
 

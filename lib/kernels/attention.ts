@@ -39,13 +39,12 @@ interface Direct extends Tile {
   readonly shared: boolean;
 }
 
-/** Keys and values are packed first, and passed on by subgroups: a key of a step for each lane. */
+/** Keys and values are packed first, and passed on by subgroups: a step takes a key for each lane. */
 interface Packed extends Tile {
-  /** Keys that scores are computed of at a time. */
-  readonly few: number;
+  readonly packed: true;
 }
 
-const isPacked = (tile: Direct | Packed): tile is Packed => "few" in tile;
+const isPacked = (tile: Direct | Packed): tile is Packed => "packed" in tile;
 
 /** The tiles worth trying for heads of d4 vec4s, the best first. What is summed up takes rows · d4 registers of four. */
 function tilesFor(d4: number, profile: Profile): (Direct | Packed)[] {
@@ -59,8 +58,8 @@ function tilesFor(d4: number, profile: Profile): (Direct | Packed)[] {
     ? { ...registers, lanes: 8, rows: 4, keys: 8 }
     : { ...registers, lanes: 8, rows: 2, keys: 4 };
   if (profile.subgroups !== true) return [portable];
-  const [rows, few] = d4 <= 10 ? [4, 2] : d4 <= 16 ? [4, 1] : d4 <= 20 ? [3, 1] : [2, 1];
-  return [{ name: "subgroups", lanes: 8, rows, few }, portable];
+  const rows = d4 <= 10 ? 4 : d4 <= 20 ? 3 : 2;
+  return [{ name: "subgroups", lanes: 8, rows, packed: true }, portable];
 }
 
 /** Queries of one or all samples that one dispatch computes. */
@@ -309,7 +308,7 @@ function pack(
 
 function attend(
   node: NodeOf<"attention">,
-  { lanes, rows, few: least }: Packed,
+  { lanes, rows }: Packed,
   { sample, samples, begin, end }: Part,
   blocks: number,
   lying: Lying,
@@ -327,7 +326,7 @@ function attend(
     residence: "texture",
   });
   const roundsOf = (few: number) => blocks * (1 + lanes / few);
-  const few = [least, lanes / 4, lanes / 2].find((few) => roundsOf(few) <= MAX_ITERATIONS) ?? lanes;
+  const few = [1, 2, 4].find((few) => roundsOf(few) <= MAX_ITERATIONS) ?? lanes;
   assertBounded(s, roundsOf(few));
   return {
     shader: {

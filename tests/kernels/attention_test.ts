@@ -63,6 +63,10 @@ kernelTest("attention", {
     "heads of 40 over a text": sized({ t: 35, s: 77, heads: 1, d: 40 }),
     "heads of 48, causal": sized({ t: 35, s: 35, heads: 1, d: 48, causal: true }),
     "wide heads": sized({ t: 9, s: 11, heads: 1, d: 160 }),
+    "so many keys that two share a round": {
+      build: (g) => attend(g, { t: 3, s: 58_400, heads: 1, d: 4 }),
+      fills: ["ordinary"],
+    },
     "q, k and v in one tensor": sized({ n: 2, t: 37, s: 37, heads: 3, d: 8, lying: "stacked" }),
     "k and v in one tensor": sized({ n: 2, t: 21, s: 13, d: 8, lying: "keys and values" }),
     "one tensor cut into windows": {
