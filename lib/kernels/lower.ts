@@ -7,6 +7,7 @@
 import { attended } from "../graph/decompose.ts";
 import { rebuild } from "../graph/rewrite.ts";
 import type { Tensor } from "../graph/tensor.ts";
+import { sliceView, wholeView } from "../graph/view.ts";
 import type { NodeOf } from "./kernel.ts";
 
 /** The widest head that the attention kernel holds in registers. */
@@ -54,7 +55,12 @@ function inQueryBlocks(node: NodeOf<"attention">): Tensor {
   const rows = Math.max(8, Math.floor(SCORE_BYTES / (n * heads * s * 4) / 8) * 8);
   const blocks: Tensor[] = [];
   for (let begin = 0; begin < t; begin += rows) {
-    const block = queries.slice(1, begin, Math.min(t, begin + rows)).mul(scale);
+    const shape = [n * heads, Math.min(t, begin + rows) - begin, d];
+    const block = graph.node("map", [queries], { // a slice and its scale in one
+      shape,
+      views: [sliceView(wholeView(queries.shape), [0, begin, 0], shape)],
+      body: { op: "mul", args: [{ input: 0 }, scale] },
+    });
     const scores = block.matmul(keys, { transposeB: true }); // [n·heads, rows, s]
     blocks.push(scores.softmax().matmul(values, { transposeB: false }));
   }
