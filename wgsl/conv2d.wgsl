@@ -12,17 +12,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) i
   /*unroll*/ for (var j = 0u; j < TN; j++) {
     from_w[j] = columns_from(group + j * 8u, 0u);
   }
-  let height = params.height * UPSAMPLE;
-  let width = params.input_width * UPSAMPLE;
-  var picture: array<u32, OWN>; // where the picture of a pixel that this lane reads begins, in pixels
-  var above: array<u32, OWN>; // the first tap's place in the (enlarged) picture; wraps below zero
-  var before: array<u32, OWN>;
+  var places: array<Place, OWN>; // of the pixels that this lane reads
   /*unroll*/ for (var g = 0u; g < OWN; g++) {
-    let pixel = params.first_pixel + row + g * SHARE + id.x % SHARE;
-    let line = pixel / params.result_width;
-    picture[g] = line / params.result_height * params.height * params.input_width;
-    above[g] = line % params.result_height * params.stride - params.top;
-    before[g] = pixel % params.result_width * params.stride - params.left;
+    places[g] = place_of_pixel(row + g * SHARE + id.x % SHARE);
   }
   var sums: array<array<vec4f, TN>, TM>;
   var k = 0u;
@@ -31,11 +23,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) i
       var from_x: array<u32, OWN>;
       var inside: array<bool, OWN>;
       /*unroll*/ for (var g = 0u; g < OWN; g++) {
-        let y = above[g] + ky;
-        let x = before[g] + kx;
-        inside[g] = y < height && x < width;
-        let pixel = picture[g] + y / UPSAMPLE * params.input_width + x / UPSAMPLE;
-        from_x[g] = pixel * params.tap_blocks * PARTS - params.x_skipped;
+        let tap = tap_of(places[g], ky, kx);
+        inside[g] = tap.inside;
+        from_x[g] = tap.pixel * params.tap_blocks * PARTS - params.x_skipped;
       }
       for (var b = 0u; b < params.tap_blocks; b++) {
         var w: array<array<array<vec4f, PARTS>, 4>, TN>;

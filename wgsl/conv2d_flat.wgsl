@@ -11,26 +11,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) i
   /*unroll*/ for (var j = 0u; j < TN; j++) {
     from_w[j] = columns_from(group + j * 8u, 0u);
   }
-  let height = params.height * UPSAMPLE;
-  let width = params.input_width * UPSAMPLE;
-  var picture: array<u32, TM>; // where the pixel's picture begins, in pixels
-  var above: array<u32, TM>; // the first tap's place in the (enlarged) picture; wraps below zero
-  var before: array<u32, TM>;
-  let pixel = params.first_pixel + row;
-  var column = pixel % params.result_width;
-  var line = pixel / params.result_width % params.result_height;
-  var index = pixel / params.result_width / params.result_height;
-  /*unroll*/ for (var i = 0u; i < TM; i++) { // counts on rather than divides: division is slow in software
-    picture[i] = index * params.height * params.input_width;
-    above[i] = line * params.stride - params.top;
-    before[i] = column * params.stride - params.left;
-    column++;
-    let wraps = column == params.result_width;
-    column = select(column, 0u, wraps);
-    line = select(line, line + 1u, wraps);
-    let ends = line == params.result_height;
-    line = select(line, 0u, ends);
-    index = select(index, index + 1u, ends);
+  var places: array<Place, TM>;
+  /*unroll*/ for (var i = 0u; i < TM; i++) {
+    places[i] = place_of_pixel(row + i);
   }
   var sums: array<array<vec4f, TN>, TM>;
   for (var k = 0u; k < params.blocks; k++) {
@@ -48,12 +31,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) i
         let ky = tap / KERNEL_WIDTH;
         let kx = tap % KERNEL_WIDTH;
         /*unroll*/ for (var i = 0u; i < TM; i++) {
-          let y = above[i] + ky;
-          let column = before[i] + kx;
-          let inside = y < height && column < width;
-          let pixel = picture[i] + y / UPSAMPLE * params.input_width + column / UPSAMPLE;
-          let at = (pixel * CHANNELS + (first + s) % CHANNELS) / (4u / STEPS) - params.x_skipped;
-          x[i] = take(x[i], s, at, inside);
+          let seen = tap_of(places[i], ky, kx);
+          let at = (seen.pixel * CHANNELS + (first + s) % CHANNELS) / (4u / STEPS) - params.x_skipped;
+          x[i] = take(x[i], s, at, seen.inside);
         }
       }
       /*unroll*/ for (var i = 0u; i < TM; i++) {

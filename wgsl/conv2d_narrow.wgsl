@@ -9,17 +9,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) i
   let row = workgroup.y * TM * 8u + id.x;
   let group = workgroup.x;
   let from_w = columns_from(group, 0u);
-  let height = params.height * UPSAMPLE;
-  let width = params.input_width * UPSAMPLE;
-  var picture: array<u32, TM>; // where the pixel's picture begins, in pixels
-  var above: array<u32, TM>; // the first tap's place in the (enlarged) picture; wraps below zero
-  var before: array<u32, TM>;
+  var places: array<Place, TM>;
   /*unroll*/ for (var i = 0u; i < TM; i++) {
-    let pixel = params.first_pixel + row + i * 8u;
-    let line = pixel / params.result_width;
-    picture[i] = line / params.result_height * params.height * params.input_width;
-    above[i] = line % params.result_height * params.stride - params.top;
-    before[i] = pixel % params.result_width * params.stride - params.left;
+    places[i] = place_of_pixel(row + i * 8u);
   }
   var sums: array<vec4f, TM>;
   var k = 0u;
@@ -28,11 +20,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) i
       var from_x: array<u32, TM>;
       var inside: array<bool, TM>;
       /*unroll*/ for (var i = 0u; i < TM; i++) {
-        let y = above[i] + ky;
-        let x = before[i] + kx;
-        inside[i] = y < height && x < width;
-        let pixel = picture[i] + y / UPSAMPLE * params.input_width + x / UPSAMPLE;
-        from_x[i] = pixel * params.tap_blocks * PARTS - params.x_skipped;
+        let tap = tap_of(places[i], ky, kx);
+        inside[i] = tap.inside;
+        from_x[i] = tap.pixel * params.tap_blocks * PARTS - params.x_skipped;
       }
       for (var b = 0u; b < params.tap_blocks; b++) {
         let own = block(from_w, k, id.x % 4u);

@@ -4,6 +4,7 @@ import { show } from "../base/shape.ts";
 import conv2dSource from "../../wgsl/conv2d.wgsl" with { type: "text" };
 import narrowSource from "../../wgsl/conv2d_narrow.wgsl" with { type: "text" };
 import flatSource from "../../wgsl/conv2d_flat.wgsl" with { type: "text" };
+import pixelsSource from "../../wgsl/pixels.wgsl" with { type: "text" };
 import {
   type Binding,
   type Dispatch,
@@ -130,7 +131,8 @@ function formOf(node: Conv, profile: Profile, panels: "panels16" | "panels32"): 
   const [{ shape: [, , , ci] }, { shape: [, kh, kw] }] = node.inputs;
   const { upsample } = node.attrs;
   const co = node.shape[3];
-  const { parts, element, type, functions } = productParts(panels, co);
+  const { parts, element, type, functions: reading } = productParts(panels, co);
+  const functions = `${pixelsSource}\n${reading}`;
   const x = ci % 4 === 0 ? "vec4f" : "f32";
   const { TM, ...across } = tileFor(node.size / co, co, profile);
   // Channels read one by one make much code for each row: fewer rows keep the compiler's time in bounds.

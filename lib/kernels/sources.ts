@@ -19,6 +19,7 @@ import map from "../../wgsl/map.wgsl" with { type: "text" };
 import matmul from "../../wgsl/matmul.wgsl" with { type: "text" };
 import matmulRows from "../../wgsl/matmul_rows.wgsl" with { type: "text" };
 import matmulVector from "../../wgsl/matmul_vector.wgsl" with { type: "text" };
+import pixels from "../../wgsl/pixels.wgsl" with { type: "text" };
 import reduce from "../../wgsl/reduce.wgsl" with { type: "text" };
 import reduceAcross from "../../wgsl/reduce_across.wgsl" with { type: "text" };
 import softmax from "../../wgsl/softmax.wgsl" with { type: "text" };
@@ -55,6 +56,7 @@ export const SOURCES: readonly string[] = [
   matmul,
   matmulRows,
   matmulVector,
+  pixels,
   reduce,
   reduceAcross,
   softmax,

@@ -17,7 +17,8 @@ import { type Operand, resultBinding, STORE } from "./product.ts";
 import { flatGrid } from "./views.ts";
 import f16Source from "../../wgsl/workgroup_f16.wgsl" with { type: "text" };
 import f32Source from "../../wgsl/workgroup_f32.wgsl" with { type: "text" };
-import pixelsSource from "../../wgsl/workgroup_pixels.wgsl" with { type: "text" };
+import pixelsSource from "../../wgsl/pixels.wgsl" with { type: "text" };
+import tiledPixelsSource from "../../wgsl/workgroup_pixels.wgsl" with { type: "text" };
 import productSource from "../../wgsl/workgroup_product.wgsl" with { type: "text" };
 import rowsSource from "../../wgsl/workgroup_rows.wgsl" with { type: "text" };
 import sumsSource from "../../wgsl/workgroup_sums.wgsl" with { type: "text" };
@@ -234,7 +235,7 @@ function tileForm(tile: Tile, shape: Shape, options: TileOptions): WorkgroupForm
     },
     functions: [
       f16 ? f16Source : f32Source,
-      a === "rows" ? rowsSource : pixelsSource,
+      a === "rows" ? rowsSource : `${pixelsSource}\n${tiledPixelsSource}`,
       functions,
       STORE[type],
     ].join("\n"),
