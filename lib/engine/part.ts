@@ -47,7 +47,7 @@ export class Part {
     this.fileBytes = fileBytes(source);
     this.programs = new Programs(device, this.#parameters, (name) => {
       const planned = this.#planned.get(name);
-      if (!planned) throw new RangeError(`The ${this.name} has no weight "${name}"`);
+      if (!planned) throw new TypeError(`The ${this.name} has no weight "${name}"`);
       return planned.layout;
     });
   }

@@ -4,7 +4,7 @@
  */
 
 import type { Tensor } from "../graph/tensor.ts";
-import type { Parameters } from "../gpu/buffers.ts";
+import { parameterOf, type Parameters } from "../gpu/buffers.ts";
 import { assemble, type Assembly, type LayoutOfName } from "../gpu/compile.ts";
 import type { Device } from "../gpu/device.ts";
 import { type CompileOptions, type Program, realise, warmPipelines } from "../gpu/program.ts";
@@ -31,11 +31,7 @@ export class Programs {
   constructor(
     readonly device: Device,
     readonly parameters: Parameters,
-    layoutOf: LayoutOfName = (name) => {
-      const stored = parameters.get(name);
-      if (!stored) throw new RangeError(`There is no weight "${name}" on the device`);
-      return stored.layout;
-    },
+    layoutOf: LayoutOfName = (name) => parameterOf(parameters, name).layout,
   ) {
     this.#layoutOf = layoutOf;
   }

@@ -54,7 +54,7 @@ export interface TextEncoder {
 }
 
 /** The text encoder's graph on `batch` prompts of `length` tokens, and the name of its program. */
-function clipProgram({ name, config, output }: TextEncoder, batch: number, length: number) {
+export function clipProgram({ name, config, output }: TextEncoder, batch: number, length: number) {
   const key = `${name}: ${batch}×${length}, ${JSON.stringify(output)}`;
   const outputs = () => {
     const { tokens, pooledRows } = clipInputs(new Graph(), batch, length);
@@ -115,7 +115,7 @@ function split(
 }
 
 /** How the denoiser is compiled: so many conditions in one run, for latents of a size. */
-interface DenoiserSize {
+export interface DenoiserSize {
   readonly batch: number;
   readonly height: number;
   readonly width: number;
@@ -134,7 +134,7 @@ const LASTING: ReadonlySet<string> = new Set([
  * The denoiser's graph: latents [1, c, h, w] in torch's order, shared by the batch, to predictions [batch, c, h, w]. What
  * depends on the prompts alone, first of all the keys and values of the text, is `once`.
  */
-function denoiserGraph(config: UnetConfig, size: DenoiserSize) {
+export function denoiserGraph(config: UnetConfig, size: DenoiserSize) {
   const graph = new Graph();
   const { batch, height, width } = size;
   const c = config.inChannels;

@@ -9,10 +9,11 @@ import { mismatch, readTuning, type Tuning, writeTuning } from "../formats/tunin
 import type { Adapter } from "../gpu/device.ts";
 import { kernelsVersion, type Table } from "../gpu/tune.ts";
 import { Graph, type Tensor } from "../graph/tensor.ts";
-import { type ClipConfig, clipInputs, clipText } from "../models/clip.ts";
-import { unet, type UnetConfig, unetInputs } from "../models/unet.ts";
+import type { ClipConfig } from "../models/clip.ts";
+import type { UnetConfig } from "../models/unet.ts";
 import { decode, factorOf, type VaeConfig } from "../models/vae.ts";
 import { paramsOf } from "../nn/params.ts";
+import { clipProgram, denoiserGraph } from "./stages.ts";
 
 /** Folder for what can be made again: $XDG_CACHE_HOME, else the system's usual one. */
 function cacheFolder(): string {
@@ -84,8 +85,8 @@ export interface Workload {
 
 /**
  * The programs that make a picture of width × height pixels from two prompts, as outputs of graphs by name: text encoders,
- * the denoiser on the guided batch and on one latent, the decoder. Their inputs are named as the models name them, their
- * parameters as manifests do.
+ * the denoiser on the guided batch and on one latent, each with what it computes once for its prompts, the decoder.
+ * Parameters are named as manifests name them.
  */
 export function programsOf(
   { textEncoders, unet: denoiser, vae }: Workload,
@@ -99,10 +100,16 @@ export function programsOf(
     width: Math.ceil(width / factor),
     tokens: Math.max(...lengths, TOKENS),
   };
-  for (const [name, config] of textEncoders) programs.set(name, textProgram(name, config));
-  if (denoiser) {
-    programs.set("guided denoiser", denoiserProgram(denoiser, { ...size, batch: 2 }));
-    programs.set("denoiser", denoiserProgram(denoiser, { ...size, batch: 1 }));
+  const output = { skip: 0, finalNorm: true };
+  for (const [name, config] of textEncoders) {
+    const { outputs } = clipProgram({ name, config, output }, 2, config.positions);
+    programs.set(name, [...outputs().values()]);
+  }
+  for (const [name, batch] of [["guided denoiser", 2], ["denoiser", 1]] as const) {
+    if (!denoiser) break;
+    const { once, step } = denoiserGraph(denoiser, { ...size, batch });
+    programs.set(name, [...step.values()]);
+    programs.set(`${name}: what reads the prompts alone`, [...once.values()]);
   }
   if (vae) programs.set("decoder", decoderProgram(vae, size));
   return programs;
@@ -110,18 +117,6 @@ export function programsOf(
 
 /** Length of a prompt for a model without a text encoder of its own. */
 const TOKENS = 77;
-
-function textProgram(name: string, config: ClipConfig): Tensor[] {
-  const graph = new Graph();
-  const { tokens } = clipInputs(graph, 2, config.positions);
-  const output = { skip: 0, finalNorm: true };
-  return [clipText(paramsOf(graph, name), config, tokens, output, undefined).hidden];
-}
-
-function denoiserProgram(config: UnetConfig, size: Parameters<typeof unetInputs>[2]): Tensor[] {
-  const graph = new Graph();
-  return [unet(paramsOf(graph, "unet"), config, unetInputs(graph, config, size))];
-}
 
 function decoderProgram(
   config: VaeConfig,

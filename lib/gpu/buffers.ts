@@ -39,6 +39,13 @@ export interface StoredParameter extends PlannedParameter {
 /** The weights a program reads. */
 export type Parameters = ReadonlyMap<string, StoredParameter>;
 
+/** A weight that a program reads. Throws `TypeError` where it is not on the device. */
+export function parameterOf(parameters: Parameters, name: string): StoredParameter {
+  const parameter = parameters.get(name);
+  if (!parameter) throw new TypeError(`There is no weight "${name}" on the device`);
+  return parameter;
+}
+
 const TEXEL = 16;
 const ROW = TEXTURE_WIDTH * TEXEL;
 

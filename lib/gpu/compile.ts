@@ -23,7 +23,8 @@ import {
   TEXTURE_WIDTH,
   type Variant,
 } from "../kernels/kernel.ts";
-import { lower, select } from "../kernels/select.ts";
+import { lower } from "../kernels/lower.ts";
+import { select } from "../kernels/select.ts";
 import { type Choice, choiceOf } from "../kernels/table.ts";
 import { type Life, type Plan, planSlots } from "./plan.ts";
 
@@ -116,7 +117,7 @@ export type LayoutOfName = (name: string) => Layout;
 const ROWS32: Layout = { format: "rows32", residence: "buffer" };
 
 /** The tensor whose memory a reshape shares. */
-function memoryOf(tensor: Tensor): Tensor {
+export function memoryOf(tensor: Tensor): Tensor {
   return tensor.op === "reshape" ? memoryOf(tensor.inputs[0]) : tensor;
 }
 
@@ -126,12 +127,8 @@ function bytesOf(tensor: Tensor): number {
 }
 
 /** The passes before kernels are chosen: what is left are operators that kernels compute. */
-export function optimise(
-  outputs: readonly Tensor[],
-  profile: Profile,
-  choice: Choice,
-): readonly Tensor[] {
-  return lower(fuse(simplify(outputs)), profile, choice);
+export function optimise(outputs: readonly Tensor[]): readonly Tensor[] {
+  return lower(fuse(simplify(outputs)));
 }
 
 /**
@@ -146,7 +143,7 @@ export function assemble(
   choice: Choice = choiceOf(profile),
 ): Assembly {
   const names = [...wanted.keys()];
-  const optimised = optimise([...wanted.values()], profile, choice);
+  const optimised = optimise([...wanted.values()]);
   const outputs = new Map(names.map((name, i) => [name, optimised[i]]));
   return new Assembler(profile, layoutOfName, bound, choice).assemble(outputs);
 }

@@ -12,6 +12,7 @@ import type { Choice } from "../kernels/table.ts";
 import {
   encodeStage,
   layoutEntry,
+  parameterOf,
   type Parameters,
   readBack,
   release,
@@ -82,13 +83,9 @@ export async function compile(
   parameters: Parameters,
   options: CompileOptions = {},
 ): Promise<Program> {
-  const layoutOfName = (name: string) => {
-    const parameter = parameters.get(name);
-    if (!parameter) throw new RangeError(`There is no weight "${name}" on the device`);
-    return parameter.layout;
-  };
   const bound = new Set(options.bound?.[0].keys());
   const choice = options.choice ?? device.choice;
+  const layoutOfName = (name: string) => parameterOf(parameters, name).layout;
   const assembly = assemble(outputs, device.profile, layoutOfName, bound, choice);
   return await realise(device, assembly, parameters, options);
 }
@@ -115,9 +112,7 @@ export async function realise(
         if (!buffer) throw new RangeError(`Input "${source.name}" is not bound to a buffer`);
         return { kind: "buffer", buffer };
       }
-      const parameter = parameters.get(source.name);
-      if (!parameter) throw new RangeError(`There is no weight "${source.name}" on the device`);
-      return parameter.resource;
+      return parameterOf(parameters, source.name).resource;
     };
     const { uniforms, offsets } = uploadUniforms(device, assembly.steps, label);
     own({ kind: "buffer", buffer: uniforms });

@@ -13,7 +13,7 @@ import { SOURCES } from "../kernels/sources.ts";
 import { type Choice, choiceOf, classOf, type Table } from "../kernels/table.ts";
 import { layoutFor } from "../kernels/weights.ts";
 import { release, type StoredParameter, storeWeight } from "./buffers.ts";
-import { optimise } from "./compile.ts";
+import { memoryOf, optimise } from "./compile.ts";
 import type { Device } from "./device.ts";
 import { compile, type HostArray, type Program } from "./program.ts";
 
@@ -72,11 +72,6 @@ const GAIN = 0.03;
 /** A variant whose first run takes so many times the fastest's, and longer than a sample, takes no part in the rounds. */
 const HOPELESS = 3;
 
-/** The tensor whose memory a reshape shares. */
-function memoryOf(tensor: Tensor): Tensor {
-  return tensor.op === "reshape" ? memoryOf(tensor.inputs[0]) : tensor;
-}
-
 /** Where weights of this type lie on a device. */
 function layoutsFor(profile: Profile, weights: "f16" | "f32"): LayoutOf {
   return (tensor) => {
@@ -96,7 +91,7 @@ export function tasksOf(
   const layoutOf = layoutsFor(profile, options.weights);
   const tasks = new Map<string, Task>();
   for (const outputs of programs) {
-    for (const node of reachable(optimise(outputs, profile, choiceOf(profile)))) {
+    for (const node of reachable(optimise(outputs))) {
       if (["parameter", "input", "constant", "reshape"].includes(node.op)) continue;
       const names = candidatesOf(node, profile, layoutOf, options);
       if (names.length < 2) continue;

@@ -6,7 +6,6 @@ import { attention } from "./attention.ts";
 import { conv2d } from "./conv2d.ts";
 import { gather } from "./index.ts";
 import type { Kernel, LayoutOf, NodeOf, Profile, Variant } from "./kernel.ts";
-import { lower as lowered } from "./lower.ts";
 import { mapKernel } from "./map.ts";
 import { matmul } from "./matmul.ts";
 import { groupMoments, groupNormalize, layerNorm, softmax } from "./norm.ts";
@@ -97,13 +96,4 @@ export function select(
   if (variants.length === 1) return variants[0];
   const wanted = choice(classOf(node, layoutOf));
   return variants.find(({ name }) => name === wanted) ?? variants[0];
-}
-
-/** The outputs in terms of operators and shapes that kernels compute. */
-export function lower(
-  outputs: readonly Tensor[],
-  _profile: Profile,
-  _choice: Choice,
-): readonly Tensor[] {
-  return lowered(outputs);
 }

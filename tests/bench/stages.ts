@@ -39,9 +39,9 @@ const MOST_STAGES = 2;
 const PICTURE_TURNS = 1;
 
 /** Multiplications and additions of products, convolutions and attention in a program, by the plain algorithms. */
-export function flopsOf(outputs: readonly Tensor[], { profile }: Device): number {
+export function flopsOf(outputs: readonly Tensor[]): number {
   let flops = 0;
-  for (const node of reachable(optimise(outputs, profile, () => undefined))) {
+  for (const node of reachable(optimise(outputs))) {
     if (node.op === "matmul") {
       const [a] = node.inputs;
       flops += 2 * node.size * a.shape[a.rank - 1];
@@ -56,11 +56,11 @@ export function flopsOf(outputs: readonly Tensor[], { profile }: Device): number
 }
 
 /** The arithmetic of each stage in GFLOP. */
-async function workOf(device: Device, path: string, size: StageOptions) {
+async function workOf(path: string, size: StageOptions) {
   await using checkpoint = await openCheckpoint(path);
   const architecture = await architectureOf(checkpoint);
   const programs = programsOf(architecture, size);
-  const of = (name: string) => flopsOf(programs.get(name) ?? [], device) / 1e9;
+  const of = (name: string) => flopsOf(programs.get(name) ?? []) / 1e9;
   const encoders = [...architecture.textEncoders.keys()];
   return {
     "clip": encoders.reduce((sum, name) => sum + of(name) / 2, 0),
@@ -116,7 +116,7 @@ export async function* stageSections(
       })),
       ...options.peers.flatMap((peer) => peerTurns(peer, folder, inputs, progress)),
     ], rounds);
-    const work = await workOf(device, path, options);
+    const work = await workOf(path, options);
     const errors = await distances(folder, ours.results);
     yield {
       title: `Stages at ${width}×${height}`,

@@ -98,6 +98,16 @@ Deno.test("compile refuses a program beyond the memory budget with both numbers"
   assert.equal(device.memory.live, 0);
 });
 
+Deno.test("compile names a weight that is not on the device, and does not call it a lack of memory", async () => {
+  await using device = await openDevice();
+  const graph = new Graph();
+  const scaled = graph.parameter("block.scale", [4], "vector").mul(graph.input("x", [4], "f32"));
+  await assert.rejects(
+    compile(device, new Map([["scaled", scaled]]), new Map(), {}),
+    { name: "TypeError", message: 'There is no weight "block.scale" on the device' },
+  );
+});
+
 Deno.test("run refuses a missing input and one of the wrong length", async () => {
   await using device = await openDevice();
   const x = new Graph().input("x", [2, 3]);
