@@ -1,0 +1,139 @@
+/** Those who are told what happens while pictures are made: a person on stderr, whoever reads stdout. */
+
+import type { Settings } from "../pipelines/events.ts";
+import { describeMemory, seconds } from "./loading.ts";
+import type { ReportOptions } from "./options.ts";
+import { duration, type Progress } from "./progress.ts";
+import type { RunEvent } from "./saving.ts";
+import { printJson, printLine } from "./terminal.ts";
+
+/** Hears of every event, in order; the work waits until it has. What it throws ends the work. */
+export type Listener = (event: RunEvent) => Promise<void> | void;
+
+/** Tells every event to each listener in turn. */
+export async function listenTo(
+  events: AsyncIterable<RunEvent>,
+  listeners: readonly Listener[],
+): Promise<void> {
+  for await (const event of events) {
+    for (const listener of listeners) await listener(event);
+  }
+}
+
+/** Progress to a person: the plan, steps and the time they take. */
+export function personListener(progress: Progress): Listener {
+  let since = performance.now(); // when the current picture began
+  let first = since; // when its first step was done: the model may have been read before
+  let count = 1;
+  return (event) => {
+    switch (event.kind) {
+      case "warning":
+        return progress.warn(event.message);
+      case "plan": {
+        const { settings, seeds, memory } = event;
+        count = seeds.length;
+        progress.say(summary(settings, seeds));
+        for (const line of describeMemory(memory)) progress.detail(line);
+        return progress.show("reading the prompt", 0, settings.steps);
+      }
+      case "step": {
+        const { image, index, of } = event;
+        const now = performance.now();
+        const elapsed = now - since;
+        if (index === 0) first = now;
+        const each = index === 0 ? elapsed : (now - first) / index;
+        const left = each * (of - index - 1);
+        const which = count > 1 ? `picture ${image + 1} of ${count}, ` : "";
+        progress.show(
+          "sampling",
+          index + 1,
+          of,
+          `${which}${index + 1}/${of}, ${duration(left)} left`,
+        );
+        if (index + 1 < of) return;
+        return progress.detail(`${of} steps in ${duration(elapsed)}, one in ${duration(each)}`);
+      }
+      case "decode":
+        return progress.show("decoding", event.done, event.of);
+      case "saved": {
+        const now = performance.now();
+        progress.detail(`picture of seed ${event.seed} in ${duration(now - since)}`);
+        since = now;
+        return progress.clear();
+      }
+      case "image":
+      case "done":
+        return;
+      default:
+        return event satisfies never;
+    }
+  };
+}
+
+/** Saved paths to stdout, a line each. */
+export const pathListener: Listener = async (event) => {
+  if (event.kind === "saved" && event.path !== "-") await printLine(event.path);
+};
+
+/** Events to stdout as JSON, a line each. `model` is the checkpoint's path. */
+export function jsonListener(model: string): Listener {
+  const start = performance.now();
+  let since = start; // when the current picture began
+  let saved = 0;
+  const elapsed = () => seconds(performance.now() - since);
+  return async (event) => {
+    switch (event.kind) {
+      case "warning":
+        return await printJson({ event: "warning", message: event.message });
+      case "plan": {
+        const { settings, seeds, sigmas, timesteps, memory } = event;
+        return await printJson({
+          event: "plan",
+          model,
+          ...settings,
+          seeds,
+          sigmas,
+          timesteps,
+          memory,
+        });
+      }
+      case "step": {
+        const { image, index, of, sigma } = event;
+        return await printJson({ event: "step", image, index, of, sigma, seconds: elapsed() });
+      }
+      case "saved": {
+        const { path, index, seed } = event;
+        await printJson({ event: "saved", path, index, seed, seconds: elapsed() });
+        since = performance.now();
+        saved += 1;
+        return;
+      }
+      case "done":
+        return await printJson({
+          event: "done",
+          images: saved,
+          seconds: seconds(performance.now() - start),
+        });
+      case "decode":
+      case "image":
+        return;
+      default:
+        return event satisfies never;
+    }
+  };
+}
+
+/** The usual listeners, by options. */
+export function listenersOf({ json }: ReportOptions, model: string, progress: Progress) {
+  return [personListener(progress), json ? jsonListener(model) : pathListener];
+}
+
+/** "512×512, 20 steps of dpmpp_2m karras, cfg 7, seed 42". */
+function summary(
+  { width, height, steps, sampler, schedule, cfgScale }: Settings,
+  seeds: readonly number[],
+) {
+  const seed = seeds.length > 1 ? `seeds ${seeds[0]} to ${seeds.at(-1)}` : `seed ${seeds[0]}`;
+  const walk = schedule === undefined ? sampler : `${sampler} ${schedule}`;
+  return `${width}×${height}, ${steps} steps of ${walk}, cfg ${cfgScale}, ${seed}`;
+}

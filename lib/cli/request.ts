@@ -1,0 +1,128 @@
+/** What a picture is asked for with: the options that commands share, as a recipe, and a recipe as a request. */
+
+import type { Command } from "commander";
+import { FileError } from "../base/errors.ts";
+import { parseSampler, parseSchedule } from "../diffusion/names.ts";
+import { readTokenizer, type TokenizerFiles } from "../formats/checkpoint.ts";
+import type { Recipe } from "../formats/recipe.ts";
+import type { Rng } from "../pipelines/events.ts";
+import type { TextToImage } from "../pipelines/text_to_image.ts";
+import { choice, decimal, integer, type ModelOptions } from "./options.ts";
+
+/** What describes a picture on the command line; what was not given is undefined. */
+export interface PictureOptions {
+  readonly negativePrompt?: string;
+  readonly width?: number;
+  readonly height?: number;
+  readonly steps?: number;
+  readonly cfgScale?: number;
+  readonly guidanceRescale?: number;
+  readonly sampler?: string;
+  readonly schedule?: string;
+  readonly eta?: number;
+  readonly seed?: number;
+  readonly batchCount?: number;
+  readonly rng?: Rng;
+  readonly clipSkip?: number;
+}
+
+const SEED_MAX = 2 ** 32 - 1;
+
+/** Adds the options of `PictureOptions`. None has a default, so that what was given can be told from what was not. */
+export function addPictureOptions(command: Command): Command {
+  return command
+    .option("-n, --negative-prompt <text>", 'what not to show (default: "")')
+    .option("-W, --width <n>", "pixels (default: the checkpoint's)", integer("--width", 1))
+    .option("-H, --height <n>", "pixels (default: the checkpoint's)", integer("--height", 1))
+    .option("--steps <n>", "sampling steps (default: the family's)", integer("--steps", 1))
+    .option(
+      "--cfg-scale <x>",
+      "guidance, 1 is off (default: the family's)",
+      decimal("--cfg-scale", 0),
+    )
+    .option("--guidance-rescale <x>", "from 0, off, to 1", decimal("--guidance-rescale", 0, 1))
+    .option(
+      "--sampler <name>",
+      "as any tool spells it (default: the family's)",
+      spelt(parseSampler),
+    )
+    .option(
+      "--schedule <name>",
+      "as any tool spells it (default: the checkpoint's)",
+      spelt(parseSchedule),
+    )
+    .option("--eta <x>", "share of fresh noise (default: the sampler's)", decimal("--eta", 0, 1))
+    .option("-s, --seed <n>", "-1 draws one (default: -1)", integer("--seed", -1, SEED_MAX))
+    .option(
+      "-b, --batch-count <n>",
+      "pictures, seeds counting up (default: 1)",
+      integer("--batch-count", 1),
+    )
+    .option(
+      "--rng <name>",
+      "cpu or cuda: whose noise (default: cpu)",
+      choice("--rng", ["cpu", "cuda"]),
+    )
+    .option(
+      "--clip-skip <n>",
+      "text encoder layers from the top (default: 1)",
+      integer("--clip-skip", 1),
+    );
+}
+
+/** Refuses a name that nobody knows before anything is loaded. */
+function spelt(check: (name: string) => unknown): (name: string) => string {
+  return (name) => {
+    check(name);
+    return name;
+  };
+}
+
+/** Fields of a recipe; the compiler holds the list complete. */
+const FIELDS = Object.keys(
+  {
+    prompt: true,
+    negativePrompt: true,
+    width: true,
+    height: true,
+    steps: true,
+    cfgScale: true,
+    guidanceRescale: true,
+    sampler: true,
+    schedule: true,
+    eta: true,
+    seed: true,
+    batchCount: true,
+    rng: true,
+    clipSkip: true,
+  } satisfies Record<keyof Recipe, true>,
+);
+
+/** Recipes laid over one another: the last one that says something wins. Other properties than a recipe's are dropped. */
+export function overlay(...recipes: readonly Recipe[]): Recipe {
+  const said = recipes.flatMap((recipe) =>
+    Object.entries(recipe).filter(([name, value]) => value !== undefined && FIELDS.includes(name))
+  );
+  return Object.fromEntries(said);
+}
+
+/** What a request takes beside what describes the picture. */
+export interface RequestOptions extends Pick<ModelOptions, "vaeTiling"> {
+  readonly tokenizer?: TokenizerFiles;
+}
+
+/** A recipe as a request. The negative prompt of a command line is empty, not absent. */
+export function requestOf(recipe: Recipe, { vaeTiling, tokenizer }: RequestOptions): TextToImage {
+  const { prompt = "", negativePrompt = "" } = recipe;
+  return { ...recipe, prompt, negativePrompt, tokenizer, tiling: vaeTiling };
+}
+
+/** The files of `--tokenizer`. Throws `FileError` where there is no tokenizer. */
+export async function readTokenizerOption(
+  folder: string | undefined,
+): Promise<TokenizerFiles | undefined> {
+  if (folder === undefined) return undefined;
+  const files = await readTokenizer(folder);
+  if (files) return files;
+  throw new FileError(`Cannot read the tokenizer "${folder}": it needs vocab.json and merges.txt`);
+}
