@@ -46,8 +46,11 @@ interface Packed extends Tile {
 
 const isPacked = (tile: Direct | Packed): tile is Packed => "packed" in tile;
 
+/** So many multiplications of queries and keys take less time in any tile than the text of a large one takes to compile. */
+const LITTLE_WORK = 2 ** 21;
+
 /** The tiles worth trying for heads of d4 vec4s, the best first. What is summed up takes rows · d4 registers of four. */
-function tilesFor(d4: number, profile: Profile): (Direct | Packed)[] {
+function tilesFor(d4: number, work: number, profile: Profile): (Direct | Packed)[] {
   const registers = { name: "registers", shared: false };
   if (profile.kind === "gpu") {
     const alone = { ...registers, lanes: 64, rows: d4 <= 16 ? 2 : 1, keys: 4 };
@@ -58,8 +61,14 @@ function tilesFor(d4: number, profile: Profile): (Direct | Packed)[] {
     ? { ...registers, lanes: 8, rows: 4, keys: 8 }
     : { ...registers, lanes: 8, rows: 2, keys: 4 };
   if (profile.subgroups !== true) return [portable];
-  const rows = d4 <= 10 ? 4 : d4 <= 20 ? 3 : 2;
-  return [{ name: "subgroups", lanes: 8, rows, packed: true }, portable];
+  const packed = {
+    name: "subgroups",
+    lanes: 8,
+    rows: d4 <= 10 ? 4 : d4 <= 20 ? 3 : 2,
+    packed: true,
+  } as const;
+  const few = { ...packed, name: "few rows", rows: 1 };
+  return work <= LITTLE_WORK ? [few, packed, portable] : [packed, portable];
 }
 
 /** Queries of one or all samples that one dispatch computes. */
@@ -111,7 +120,8 @@ export const attention: Kernel<"attention"> = (node, profile, layoutOf) => {
   const residences = residencesOf(node, profile, layoutOf);
   const lying = { residences, profile };
   const parts = partsOf(node, residences, profile);
-  const variants = tilesFor(d / 4, profile).flatMap((tile): Variant[] => {
+  const work = node.size * node.inputs[1].shape[1];
+  const variants = tilesFor(d / 4, work, profile).flatMap((tile): Variant[] => {
     if (isPacked(tile)) return packed(node, tile, parts, lying);
     const dispatches = parts.map((part) => direct(node, tile, part, lying));
     return [{ name: tile.name, scratch: [], dispatches }];

@@ -18,15 +18,17 @@ import {
   type Variant,
   windowOn,
 } from "./kernel.ts";
-import { stagedProducts, tiledProduct } from "./matmul.ts";
+import { stagedProducts, tiledProducts } from "./matmul.ts";
 import {
   columnGroups,
   panelsOf,
   productParts,
   productResidences,
+  READERS,
   resultBinding,
   sharing,
-  tileFor,
+  type Tile,
+  tilesFor,
 } from "./product.ts";
 import { packedBytes } from "./weights.ts";
 import { convolutionAlgorithm, winogradConvolutions } from "./winograd.ts";
@@ -126,65 +128,107 @@ const TAKE = {
 /** Up to so many output channels, lanes lie along the pixels. */
 const NARROW = 8;
 
-/** The shader: taps of whole blocks of channels, or the reduction as one list where channels do not fill blocks. */
-function formOf(node: Conv, profile: Profile, panels: "panels16" | "panels32"): Form {
+/** The shaders worth trying, the best first. */
+function formsOf(node: Conv, profile: Profile, panels: "panels16" | "panels32"): Form[] {
   const [{ shape: [, , , ci] }, { shape: [, kh, kw] }] = node.inputs;
-  const { upsample } = node.attrs;
   const co = node.shape[3];
-  const { parts, element, type, functions: reading } = productParts(panels, co);
-  const functions = `${pixelsSource}\n${reading}`;
+  const pixels = node.size / co;
+  const { parts } = READERS[panels];
+  const wholeBlocks = ci % (4 * parts) === 0;
+  if (wholeBlocks && co <= NARROW && profile.kind === "software" && profile.subgroups === true) {
+    return [narrowForm(node, Math.max(1, Math.min(8, Math.ceil(pixels / 8))), panels)];
+  }
+  const form = wholeBlocks ? tapsForm : flatForm;
+  return tilesFor(pixels, co, node.size * kh * kw * ci, profile)
+    .map(({ prefix, tile }) => form(node, tile, profile, panels, prefix));
+}
+
+/** What forms have in common. */
+function commonForm(node: Conv, panels: "panels16" | "panels32") {
+  const { parts, element, type, functions } = productParts(panels, node.shape[3]);
+  return {
+    common: { type, w: element, functions: `${pixelsSource}\n${functions}` },
+    constants: { PARTS: parts, UPSAMPLE: node.attrs.upsample },
+  };
+}
+
+/** Blocks of channels of one tap, and the loops over taps of whole blocks. */
+function tapsOf(node: Conv, panels: "panels16" | "panels32") {
+  const [{ shape: [, , , ci] }, { shape: [, kh, kw] }] = node.inputs;
+  const tapBlocks = ci / (4 * READERS[panels].parts);
+  return {
+    params: { tap_blocks: tapBlocks, blocks: kh * kw * tapBlocks },
+    iterations: kh * (1 + kw * (1 + tapBlocks)),
+  };
+}
+
+/** Taps of whole blocks of channels; lanes along the pixels. */
+function narrowForm(node: Conv, pixels: number, panels: "panels16" | "panels32"): Form {
+  const { common, constants } = commonForm(node, panels);
+  return {
+    ...common,
+    ...tapsOf(node, panels),
+    name: "narrow",
+    source: narrowSource,
+    constants: { ...constants, TM: pixels },
+    x: "vec4f",
+    height: 8 * pixels,
+    columns: Math.ceil(node.shape[3] / 4),
+  };
+}
+
+/** Taps of whole blocks of channels; lanes along the output channels. */
+function tapsForm(
+  node: Conv,
+  tile: Tile,
+  profile: Profile,
+  panels: "panels16" | "panels32",
+  prefix: string,
+): Form {
+  const { common, constants } = commonForm(node, panels);
+  return {
+    ...common,
+    ...tapsOf(node, panels),
+    name: `${prefix}tiles`,
+    source: conv2dSource,
+    constants: { ...constants, ...tile, ...sharing(tile.TM, profile) },
+    x: "vec4f",
+    height: tile.TM * tile.ROWS,
+    columns: columnGroups(node.shape[3], tile),
+  };
+}
+
+/** The reduction as one list, where channels do not fill blocks. */
+function flatForm(
+  node: Conv,
+  { TM, ...across }: Tile,
+  _profile: Profile,
+  panels: "panels16" | "panels32",
+  prefix: string,
+): Form {
+  const [{ shape: [, , , ci] }, { shape: [, kh, kw] }] = node.inputs;
+  const { common, constants } = commonForm(node, panels);
   const x = ci % 4 === 0 ? "vec4f" : "f32";
-  const { TM, ...across } = tileFor(node.size / co, co, profile);
   // Channels read one by one make much code for each row: fewer rows keep the compiler's time in bounds.
   const tile = { ...across, TM: x === "f32" ? Math.min(TM, 8) : TM };
-  const common = {
-    type,
-    w: element,
-    height: tile.TM * tile.ROWS,
-    columns: columnGroups(co, tile),
-  };
-  const constants = { ...tile, PARTS: parts, UPSAMPLE: upsample };
-  if (ci % (4 * parts) === 0) {
-    const tapBlocks = ci / (4 * parts);
-    const counts = { tap_blocks: tapBlocks, blocks: kh * kw * tapBlocks };
-    const iterations = kh * (1 + kw * (1 + tapBlocks));
-    if (co <= NARROW && profile.kind === "software" && profile.subgroups === true) {
-      const pixels = Math.max(1, Math.min(8, Math.ceil(node.size / co / 8)));
-      return {
-        name: "narrow",
-        source: narrowSource,
-        constants: { TM: pixels, PARTS: parts, UPSAMPLE: upsample },
-        functions,
-        type,
-        x: "vec4f",
-        w: element,
-        params: counts,
-        height: 8 * pixels,
-        columns: Math.ceil(co / 4),
-        iterations,
-      };
-    }
-    return {
-      name: "tiles",
-      source: conv2dSource,
-      constants: { ...constants, ...sharing(tile.TM, profile) },
-      functions,
-      x: "vec4f",
-      params: counts,
-      iterations,
-      ...common,
-    };
-  }
-  const blocks = Math.ceil(kh * kw * ci / (4 * parts));
+  const blocks = Math.ceil(kh * kw * ci / (4 * constants.PARTS));
   return {
-    name: "flat",
+    ...common,
+    name: `${prefix}flat`,
     source: flatSource,
-    constants: { ...constants, CHANNELS: ci, KERNEL_WIDTH: kw, STEPS: x === "f32" ? 4 : 1 },
-    functions: `${functions}\n${TAKE[x]}`,
+    constants: {
+      ...constants,
+      ...tile,
+      CHANNELS: ci,
+      KERNEL_WIDTH: kw,
+      STEPS: x === "f32" ? 4 : 1,
+    },
+    functions: `${common.functions}\n${TAKE[x]}`,
     x,
     params: { blocks },
     iterations: blocks,
-    ...common,
+    height: tile.TM * tile.ROWS,
+    columns: columnGroups(node.shape[3], tile),
   };
 }
 
@@ -209,7 +253,7 @@ export const directConvolution: Kernel<"conv2d"> = (node, profile, layoutOf) => 
     const bytes = packedBytes(weight.shape, layout);
     const product = { batch: 1, m: n * h * w, n: co, k: ci, residences, bytes };
     const staged = stagedProducts(node, product, panels, profile);
-    const [first, ...others] = [...staged, tiledProduct(node, product, panels, profile)];
+    const [first, ...others] = [...staged, ...tiledProducts(node, product, panels, profile)];
     return [first, ...others];
   }
   const k = kh * kw * ci;
@@ -225,8 +269,10 @@ export const directConvolution: Kernel<"conv2d"> = (node, profile, layoutOf) => 
       );
     }, { constants: { UPSAMPLE: upsample } })
     : [];
-  const alone = variantOf(node, formOf(node, profile, panels), residences, profile);
-  const [first, ...others] = [...staged, alone];
+  const alone = formsOf(node, profile, panels).map((form) =>
+    variantOf(node, form, residences, profile)
+  );
+  const [first, ...others] = [...staged, ...alone];
   return [first, ...others];
 };
 

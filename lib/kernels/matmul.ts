@@ -27,7 +27,8 @@ import {
   resultBinding,
   sharing,
   STORE,
-  tileFor,
+  type Tile,
+  tilesFor,
 } from "./product.ts";
 import { packedBytes } from "./weights.ts";
 import { type WorkgroupOptions, workgroupVariants } from "./workgroup.ts";
@@ -209,15 +210,29 @@ function variantOf(
   return { name, scratch: [], dispatches };
 }
 
+/** A product whose reduction fills vec4s, in register tiles of each size worth trying, the best first. */
+export function tiledProducts(
+  node: Tensor,
+  product: Product,
+  operand: Operand,
+  profile: Profile,
+): Variant[] {
+  const { batch, m, n, k } = product;
+  return tilesFor(m, n, batch * m * n * k, profile).map(({ prefix, tile }) =>
+    tiledProduct(node, product, operand, tile, profile, `${prefix}tiles`)
+  );
+}
+
 /** A product whose reduction fills vec4s, in register tiles. */
 export function tiledProduct(
   node: Tensor,
   product: Product,
   operand: Operand,
+  tile: Tile,
   profile: Profile,
+  name = "tiles",
 ): Variant {
-  const { m, n, k, placement } = product;
-  const tile = tileFor(m, n, profile);
+  const { n, k, placement } = product;
   const { parts, across, element, type, functions } = productParts(operand, n);
   const blocks = k / (4 * parts);
   const form: Form = {
@@ -231,7 +246,7 @@ export function tiledProduct(
     columns: columnGroups(n, tile),
     iterations: blocks,
   };
-  return variantOf("tiles", node, product, form, profile);
+  return variantOf(name, node, product, form, profile);
 }
 
 /** The variants for GPUs that stage operands in workgroup memory, the best first. */
@@ -300,8 +315,8 @@ export const matmul: Kernel<"matmul"> = (node, profile, layoutOf) => {
     throw new RangeError(`Cannot multiply by the weight ${show(b.shape)}: it lies in f16 rows`);
   }
   const alone = whole
-    ? tiledProduct(node, product, operand, profile)
-    : scalarProduct(node, product, operand, profile);
-  const [first, ...others] = [...stagedProducts(node, product, operand, profile), alone];
+    ? tiledProducts(node, product, operand, profile)
+    : [scalarProduct(node, product, operand, profile)];
+  const [first, ...others] = [...stagedProducts(node, product, operand, profile), ...alone];
   return [first, ...others];
 };

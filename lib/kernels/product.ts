@@ -141,6 +141,22 @@ export function tileFor(m: number, n: number, { kind }: Profile): Tile {
   return { TM: fits([1, 2, 4, 8, 16]), TN: panels % 2 === 1 && panels < 8 ? 1 : 2, ROWS: 1 };
 }
 
+/** So many multiplications take less time in any tile than the text of a large one takes to compile. */
+const LITTLE_WORK = 2 ** 24;
+
+/** Tiles worth trying for a product of `work` multiplications, the best first, with a word before the variant's name. */
+export function tilesFor(
+  m: number,
+  n: number,
+  work: number,
+  profile: Profile,
+): readonly { readonly prefix: string; readonly tile: Tile }[] {
+  const usual = { prefix: "", tile: tileFor(m, n, profile) };
+  const { TM, ROWS } = usual.tile;
+  if (profile.kind === "gpu" || work > LITTLE_WORK || TM <= 4) return [usual];
+  return [{ prefix: "small ", tile: { TM: 4, TN: 1, ROWS } }, usual];
+}
+
 /** Workgroups along the columns. */
 export function columnGroups(n: number, { TN }: Tile): number {
   return Math.ceil(n / (PANEL * TN));

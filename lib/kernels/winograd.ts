@@ -31,7 +31,7 @@ import {
   windowOn,
 } from "./kernel.ts";
 import { tiledProduct } from "./matmul.ts";
-import { panelsOf, READERS, resultBinding } from "./product.ts";
+import { panelsOf, READERS, resultBinding, tileFor } from "./product.ts";
 
 type Conv = NodeOf<"conv2d">;
 type Panels = "panels16" | "panels32";
@@ -412,6 +412,7 @@ class Parts {
         },
       },
       this.#scheme.weights[this.panels],
+      tileFor(tiles, channels, profile),
       profile,
     );
     const sources = [this.#tiles, this.#weights];
