@@ -1,8 +1,28 @@
 /** The program as a user meets it: a process of its own. */
 
+import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { PERMISSIONS } from "../../lib/build/permissions.ts";
 
 const CLI = fileURLToPath(new URL("../../cli.ts", import.meta.url));
+/** Of a JavaScript file that has to bring everything with it. */
+const ALONE = ["--no-config", "--no-lock", "--no-remote", "--no-npm"];
+
+/**
+ * The command that stands for `ldm`: cli.ts, or what the environment variable LDM_CLI names. That is a JavaScript file,
+ * which gets the executable's permissions and no other module, or the executable.
+ */
+const [PROGRAM, ...FIRST] = programOf(Deno.env.get("LDM_CLI"));
+
+/** Whether it has the executable's permissions: to Deno, devices such as /dev/full are more than files. */
+export const IS_SANDBOXED = Deno.env.get("LDM_CLI") !== undefined;
+
+function programOf(path: string | undefined): [string, ...string[]] {
+  if (path === undefined) return [Deno.execPath(), "run", "-A", CLI];
+  if (!path.endsWith(".js")) return [resolve(path)];
+  return [Deno.execPath(), "run", ...PERMISSIONS, ...ALONE, resolve(path)];
+}
+
 /** Where fixtures stand, for arguments. */
 export const FIXTURES = fileURLToPath(new URL("../../fixtures", import.meta.url));
 
@@ -22,7 +42,7 @@ export interface LdmOptions {
 
 /** Runs `ldm` with arguments. */
 export async function ldm(args: readonly string[], options: LdmOptions = {}): Promise<Outcome> {
-  return await finished(Deno.execPath(), ["run", "-A", CLI, ...args], options);
+  return await finished(PROGRAM, [...FIRST, ...args], options);
 }
 
 /** Starts `ldm`; its stdout can be read while it works. */
@@ -31,14 +51,14 @@ export function start(
   cwd: string,
   env: Readonly<Record<string, string>> = {},
 ): Deno.ChildProcess {
-  const all = ["run", "-A", CLI, ...args];
   const streams = { stdin: "null", stdout: "piped", stderr: "null" } as const;
-  return new Deno.Command(Deno.execPath(), { args: all, cwd, env, ...streams }).spawn();
+  return new Deno.Command(PROGRAM, { args: [...FIRST, ...args], cwd, env, ...streams }).spawn();
 }
 
 /** Runs a bash script in which `ldm` is a function. */
 export async function shell(script: string, options: LdmOptions = {}): Promise<Outcome> {
-  const define = `ldm() { "${Deno.execPath()}" run -A "${CLI}" "$@"; }`;
+  const words = [PROGRAM, ...FIRST].map((word) => `"${word}"`).join(" ");
+  const define = `ldm() { ${words} "$@"; }`;
   return await finished("bash", ["-c", `${define}\n${script}`], options);
 }
 

@@ -1,0 +1,29 @@
+/** What the executable may do, fixed when it is made: read and write files. No network, no programs, no libraries. */
+
+/**
+ * The variables that the program asks for by name. The first three are commander's; a terminal without colour is the
+ * runtime's own business.
+ */
+export const ENVIRONMENT: readonly string[] = [
+  "CLICOLOR_FORCE",
+  "FORCE_COLOR",
+  "NO_COLOR",
+  "DENO_WEBGPU_BACKEND",
+  "HOME",
+  "LOCALAPPDATA",
+  "USERPROFILE",
+  "XDG_CACHE_HOME",
+  "XDG_RUNTIME_DIR",
+];
+
+/**
+ * The flags of `deno compile`, and of `deno run` for those who run the one JavaScript file. Nothing asks at run time:
+ * what is not allowed fails. Modules from elsewhere are the one thing that Deno allows unasked.
+ */
+export const PERMISSIONS: readonly string[] = [
+  "--no-prompt",
+  "--allow-read",
+  "--allow-write",
+  `--allow-env=${ENVIRONMENT.join(",")}`,
+  "--deny-import",
+];
