@@ -16,6 +16,7 @@ import {
   type SaveOptions,
 } from "./options.ts";
 import { openOutput } from "./output.ts";
+import { paceOf } from "./pace.ts";
 import { progressTo } from "./progress.ts";
 import {
   addPictureOptions,
@@ -46,6 +47,12 @@ export function addDrawingOptions(command: Command): Command {
 /** Makes, saves and tells of the pictures of one recipe; further listeners hear of it after the usual ones. */
 export type Draw = (recipe: Recipe, ...listeners: readonly Listener[]) => Promise<void>;
 
+/** What is known of a run beforehand. */
+export interface Run {
+  /** How many pictures all its recipes make together, for the time left; as many as one recipe does where it is left out. */
+  readonly pictures?: number;
+}
+
 /**
  * Opens everything that pictures need, runs `work` and closes it. What cannot be used is told before the model is read.
  * Throws what is in lib/base/errors.ts.
@@ -53,6 +60,7 @@ export type Draw = (recipe: Recipe, ...listeners: readonly Listener[]) => Promis
 export async function withDrawing(
   options: DrawingOptions,
   work: (draw: Draw) => Promise<void>,
+  { pictures }: Run = {},
 ): Promise<void> {
   const path = modelPath(options);
   const pattern = options.output ?? USUAL_OUTPUT;
@@ -67,12 +75,13 @@ export async function withDrawing(
   const { vaeTiling, metadata } = options;
   const tokenizer = await readTokenizerOption(options.tokenizer);
   const progress = progressTo(progressOptions(options));
+  const pace = paceOf(pictures);
   try {
     await withLoaded(loadModel, path, options, progress, async (model) => {
       await work(async (recipe, ...further) => {
         const request = requestOf(recipe, { vaeTiling, ...(tokenizer && { tokenizer }) });
         const save = saver({ output, model: path, metadata });
-        const listeners = [...listenersOf(options, path, progress), ...further];
+        const listeners = [...listenersOf(options, path, progress, pace), ...further];
         await listenTo(saving(textToImage(model, request), save), listeners);
       });
     });

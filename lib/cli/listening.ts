@@ -3,6 +3,7 @@
 import type { Settings } from "../pipelines/events.ts";
 import { describeMemory, seconds } from "./loading.ts";
 import type { ReportOptions } from "./options.ts";
+import { type Pace, paceOf, rate } from "./pace.ts";
 import { duration, type Progress } from "./progress.ts";
 import type { RunEvent } from "./saving.ts";
 import { printJson, printLine } from "./terminal.ts";
@@ -20,46 +21,46 @@ export async function listenTo(
   }
 }
 
-/** Progress to a person: the plan, steps and the time they take. */
-export function personListener(progress: Progress): Listener {
+/** Progress to a person: the plan, steps and the time they take. A run of several requests has one `pace`. */
+export function personListener(progress: Progress, pace: Pace = paceOf()): Listener {
   let since = performance.now(); // when the current picture began
-  let first = since; // when its first step was done: the model may have been read before
-  let count = 1;
+  let sampled = since; // when its last step was done
+  let steps = 0;
   return (event) => {
+    const now = performance.now();
     switch (event.kind) {
       case "warning":
         return progress.warn(event.message);
       case "plan": {
         const { settings, seeds, memory } = event;
-        count = seeds.length;
+        steps = settings.steps;
+        pace.plan(seeds.length, steps, now);
         progress.say(summary(settings, seeds));
         for (const line of describeMemory(memory)) progress.detail(line);
         return progress.show("reading the prompt", 0, settings.steps);
       }
       case "step": {
-        const { image, index, of } = event;
-        const now = performance.now();
-        const elapsed = now - since;
-        if (index === 0) first = now;
-        const each = index === 0 ? elapsed : (now - first) / index;
-        const left = each * (of - index - 1);
-        const which = count > 1 ? `picture ${image + 1} of ${count}, ` : "";
-        progress.show(
-          "sampling",
-          index + 1,
-          of,
-          `${which}${index + 1}/${of}, ${duration(left)} left`,
-        );
-        if (index + 1 < of) return;
-        return progress.detail(`${of} steps in ${duration(elapsed)}, one in ${duration(each)}`);
+        const { index, of } = event;
+        pace.step(index, of, now);
+        steps = of;
+        sampled = now;
+        const { step = 0, left = 0, picture, pictures } = pace.reckon();
+        const which = pictures > 1 ? [`picture ${picture} of ${pictures}`] : [];
+        const notes = [`${index + 1}/${of}`, `${duration(left)} left`, rate(step), ...which];
+        return progress.show("sampling", index + 1, of, ...notes);
       }
       case "decode":
         return progress.show("decoding", event.done, event.of);
       case "saved": {
-        const now = performance.now();
-        progress.detail(`picture of seed ${event.seed} in ${duration(now - since)}`);
+        const { picture, pictures, step = 0 } = pace.reckon();
+        pace.saved(now);
+        const which = pictures > 1 ? `picture ${picture} of ${pictures}` : "picture";
+        const sampling = `${steps} steps in ${duration(sampled - since)} (${rate(step)})`;
+        const line = `${which}, seed ${event.seed}: ${sampling}, ${duration(now - since)} in all`;
+        progress.clear();
+        progress.plain(line);
         since = now;
-        return progress.clear();
+        return;
       }
       case "image":
       case "done":
@@ -124,8 +125,13 @@ export function jsonListener(model: string): Listener {
 }
 
 /** The usual listeners, by options. */
-export function listenersOf({ json }: ReportOptions, model: string, progress: Progress) {
-  return [personListener(progress), json ? jsonListener(model) : pathListener];
+export function listenersOf(
+  { json }: ReportOptions,
+  model: string,
+  progress: Progress,
+  pace?: Pace,
+): Listener[] {
+  return [personListener(progress, pace), json ? jsonListener(model) : pathListener];
 }
 
 /** "512×512, 20 steps of dpmpp_2m karras, cfg 7, seed 42". */

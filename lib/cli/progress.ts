@@ -1,4 +1,7 @@
-/** Messages for a person on stderr, and one line of progress where stderr is a terminal. No colours, NO_COLOR or not. */
+/**
+ * Messages for a person on stderr, and one line of progress where stderr is a terminal that can go back to the beginning of
+ * a line. No colours, NO_COLOR or not.
+ */
 
 import { writeStderr } from "./terminal.ts";
 
@@ -13,20 +16,24 @@ export interface Progress {
   warn(message: string): void;
   /** Something worth a line, unless quiet. */
   say(message: string): void;
+  /** Something worth a line where `show` shows nothing or when verbose, unless quiet. */
+  plain(message: string): void;
   /** Something worth a line when verbose. */
   detail(message: string): void;
-  /** How far something is; redrawn in place on a terminal, not shown elsewhere. */
-  show(label: string, done: number, of: number, note?: string): void;
+  /**
+   * How far something is; redrawn in place on a terminal, not shown elsewhere. Of several notes the first matters most: the
+   * others give way where the terminal is narrow.
+   */
+  show(label: string, done: number, of: number, ...notes: readonly string[]): void;
   /** Removes the line that `show` drew. */
   clear(): void;
 }
 
 /** Milliseconds between two drawings. */
 const INTERVAL = 80;
-const BAR = 24; // characters
 
 export function progressTo(options: ProgressOptions): Progress {
-  const isLive = Deno.stderr.isTerminal() && !options.quiet;
+  const isLive = Deno.stderr.isTerminal() && Deno.env.get("TERM") !== "dumb" && !options.quiet;
   let drawn = false;
   let last = -Infinity; // when
 
@@ -42,18 +49,45 @@ export function progressTo(options: ProgressOptions): Progress {
     clear,
     warn: (message) => line(`warning: ${message}`),
     say: (message) => options.quiet || line(message),
+    plain: (message) => options.quiet || (isLive && !options.verbose) || line(message),
     detail: (message) => options.verbose && !options.quiet && line(message),
-    show(label, done, of, note = "") {
+    show(label, done, of, ...notes) {
       const now = performance.now();
       if (!isLive || (now - last < INTERVAL && done < of)) return;
       last = now;
-      const filled = Math.round(BAR * Math.min(1, of > 0 ? done / of : 0));
-      const bar = "█".repeat(filled) + "░".repeat(BAR - filled);
-      const text = `${label} ${bar} ${note}`.slice(0, columns() - 1);
-      writeStderr(`\r${text}\x1b[K`);
+      // a character in the last column would begin a new line
+      writeStderr(`\r${barLine(columns() - 1, label, done / of, notes)}\x1b[K`);
       drawn = true;
     },
   };
+}
+
+/** Characters of a bar. */
+const [SHORTEST, LONGEST] = [8, 24];
+
+/**
+ * A line of at most `width` characters: a label, a bar of which `share` is filled, and notes. Where it is too narrow the last
+ * notes are left out, then the bar, then what does not fit.
+ */
+export function barLine(
+  width: number,
+  label: string,
+  share: number,
+  notes: readonly string[],
+): string {
+  for (let kept = notes.length; kept >= Math.min(1, notes.length); kept--) {
+    const note = notes.slice(0, kept).filter((text) => text !== "").join(", ");
+    const room = width - label.length - note.length - 2;
+    if (room >= SHORTEST) {
+      return `${label} ${bar(Math.min(LONGEST, room), share)} ${note}`.trimEnd();
+    }
+  }
+  return [label, ...notes.slice(0, 1)].join(" ").slice(0, Math.max(0, width));
+}
+
+function bar(length: number, share: number): string {
+  const filled = Math.round(length * Math.min(1, Math.max(0, share || 0)));
+  return "█".repeat(filled) + "░".repeat(length - filled);
 }
 
 /** Width of the terminal; 80 where it does not tell. */
@@ -65,12 +99,15 @@ function columns(): number {
   }
 }
 
-/** "0.4 s", "12 s", "3 min 5 s". */
+/** "0.4 s", "12 s", "3 min 5 s", "2 h 10 min". */
 export function duration(milliseconds: number): string {
   const seconds = milliseconds / 1000;
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
-  if (seconds < 100) return `${Math.round(seconds)} s`;
-  return `${Math.floor(seconds / 60)} min ${Math.round(seconds) % 60} s`;
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  const whole = Math.round(seconds);
+  if (whole < 100) return `${whole} s`;
+  const minutes = Math.floor(whole / 60);
+  if (minutes < 100) return `${minutes} min ${whole % 60} s`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 /** "812 B", "2.4 MB", "2.13 GB": powers of ten, three digits. */
