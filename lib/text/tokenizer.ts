@@ -33,9 +33,20 @@ export interface Tokens {
 export interface ClipTokenizer {
   /** Token ids of a prompt. */
   tokenize(prompt: string): Tokens;
+  /**
+   * Token ids of a piece of text, however many: no start, no end, no padding. The padding token is not looked for, so
+   * that a "!" is a word of its own, as AUTOMATIC1111 and ComfyUI have it.
+   */
+  encode(text: string): number[];
+  /** Token ids as text again. */
+  decode(ids: readonly number[]): string;
+  /** The vocabulary's spelling of a token, such as "fox</w>"; "" for an id that it does not have. */
+  piece(id: number): string;
   readonly start: number;
   readonly end: number;
   readonly padding: number;
+  /** The token of a comma that ends a word, where the vocabulary has one. */
+  readonly comma: number | undefined;
   /** The number of ids that `tokenize` gives. */
   readonly length: number;
 }
@@ -85,10 +96,58 @@ function build(
     throw new FormatError(`Cannot use this tokenizer: its vocabulary has no "${content}"`);
   };
   const [start, end, , padding] = special.map(idOf);
+  const engineWith = (tokens: readonly SpecialToken[]) =>
+    new Tokenizer(tokenizerJson(vocabulary, merges, tokens, special[2].content), {
+      clean_up_tokenization_spaces: false,
+    });
+  const engine = engineWith(special);
+  const unpadded = once(() => {
+    const others = special.slice(0, 3);
+    const isAlso = others.some(({ content }) => content === special[3].content);
+    return isAlso ? engine : engineWith(others);
+  });
+  const pieces = once(() => new Map(Object.entries(vocabulary).map(([piece, id]) => [id, piece])));
+  return {
+    start,
+    end,
+    padding,
+    length,
+    comma: vocabulary["," + END_OF_WORD],
+    tokenize(prompt) {
+      const all = engine.encode(lowerSigma(prompt)).ids;
+      const kept = all.slice(0, length - 2);
+      const over = all.slice(kept.length);
+      const ids = new Int32Array(length).fill(padding);
+      ids.set([start, ...kept, end]);
+      const cut = over.length > 0 ? engine.decode(over).trim() : "";
+      return { ids, count: kept.length + 2, cut };
+    },
+    encode: (text) => unpadded().encode(lowerSigma(text)).ids,
+    decode: (ids) => ids.length > 0 ? engine.decode([...ids]) : "",
+    piece: (id) => pieces().get(id) ?? "",
+  };
+}
+
+/** Rust lower-cases character by character, JavaScript knows the final sigma. */
+const lowerSigma = (text: string) => text.replaceAll("Σ", "σ");
+
+/** What `make` returns, made when it is first asked for. */
+function once<T>(make: () => T): () => T {
+  let made: { readonly value: T } | undefined;
+  return () => (made ??= { value: make() }).value;
+}
+
+/** A tokenizer.json that does what CLIPTokenizer does, for the npm package. */
+function tokenizerJson(
+  vocabulary: Readonly<Record<string, number>>,
+  merges: readonly string[],
+  special: readonly SpecialToken[],
+  unknown: string,
+) {
   const added = new Map(special.map((token) => [token.content, token]));
-  const engine = new Tokenizer({
-    added_tokens: [...added.values()].map((token) => ({
-      ...{ id: idOf(token), content: token.content, normalized: token.normalized, special: true },
+  return {
+    added_tokens: [...added.values()].map(({ content, normalized }) => ({
+      ...{ id: vocabulary[content], content, normalized, special: true },
       ...{ single_word: false, lstrip: false, rstrip: false },
     })),
     normalizer: {
@@ -113,26 +172,10 @@ function build(
       type: "BPE",
       vocab: vocabulary,
       merges,
-      unk_token: special[2].content,
+      unk_token: unknown,
       continuing_subword_prefix: "",
       end_of_word_suffix: END_OF_WORD,
       fuse_unk: false,
-    },
-  }, { clean_up_tokenization_spaces: false });
-  return {
-    start,
-    end,
-    padding,
-    length,
-    tokenize(prompt) {
-      // Rust lower-cases character by character, JavaScript knows the final sigma.
-      const all = engine.encode(prompt.replaceAll("Σ", "σ")).ids;
-      const kept = all.slice(0, length - 2);
-      const over = all.slice(kept.length);
-      const ids = new Int32Array(length).fill(padding);
-      ids.set([start, ...kept, end]);
-      const cut = over.length > 0 ? engine.decode(over).trim() : "";
-      return { ids, count: kept.length + 2, cut };
     },
   };
 }
