@@ -26,6 +26,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   "@huggingface/tokenizers": "text",
   "upng-js": "formats",
   commander: "cli",
+  "csv-parse/sync": "base",
 };
 
 /** Folders that compute and touch nothing else: no modules of the platform either. */
