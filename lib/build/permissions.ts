@@ -11,6 +11,7 @@ export const ENVIRONMENT: readonly string[] = [
   "DENO_WEBGPU_BACKEND",
   "HOME",
   "LOCALAPPDATA",
+  "TERM",
   "USERPROFILE",
   "XDG_CACHE_HOME",
   "XDG_RUNTIME_DIR",
