@@ -2,26 +2,75 @@
  * Latent diffusion on WebGPU, as a library.
  *
  * ```ts
+ * import { encodePng, loadModel, openDevice, textToImage } from "./mod.ts";
+ *
  * await using device = await openDevice();
- * await using model = await loadModel(device, "sd15.safetensors");
+ * await using model = await loadModel(device, "v1-5-pruned-emaonly.safetensors");
  * for await (const event of textToImage(model, { prompt: "a red fox", steps: 20, seed: 7 })) {
  *   if (event.kind === "image") await Deno.writeFile("fox.png", await encodePng(event.image));
  * }
  * ```
  *
  * Every failure is one of the errors below, and says in one sentence what was being done and what is the case.
+ *
+ * @module
  */
 
+// What can go wrong
 export { DeviceError, FileError, FormatError, MemoryError, UsageError } from "./lib/base/errors.ts";
+
+// The device
 export { openDevice } from "./lib/gpu/device.ts";
-export type { Device, DeviceOptions } from "./lib/gpu/device.ts";
+export type { Adapter, Device, DeviceOptions, MemoryUse } from "./lib/gpu/device.ts";
+export type { Profile } from "./lib/kernels/kernel.ts";
+export type { Table } from "./lib/kernels/table.ts";
 export { tunedTable } from "./lib/engine/tuning.ts";
+
+// Models
 export { loadFirstStage, loadModel } from "./lib/engine/load.ts";
-export type { FloatPicture, Latents, LoadOptions, Model, Tiling } from "./lib/engine/model.ts";
+export type { LoadedFirstStage } from "./lib/engine/load.ts";
+export type { FirstStage, Half } from "./lib/engine/first_stage.ts";
+export type {
+  Condition,
+  Denoiser,
+  FloatPicture,
+  Latents,
+  LoadOptions,
+  MemoryPlan,
+  Model,
+  ReadProgress,
+  Run,
+  StageMemory,
+  StageOptions,
+  TextEmbedding,
+  Tiling,
+  TokenIds,
+} from "./lib/engine/model.ts";
+export type { PartName } from "./lib/engine/part.ts";
+export type { Lifetime } from "./lib/engine/residency.ts";
+export type { Defaults, Family, Variant } from "./lib/models/config.ts";
+export { openCheckpoint } from "./lib/formats/checkpoint.ts";
+export type {
+  Checkpoint,
+  ComponentName,
+  OpenOptions,
+  TokenizerFiles,
+  WeightInfo,
+  Weights,
+} from "./lib/formats/checkpoint.ts";
+export type { FileDType } from "./lib/formats/safetensors.ts";
+
+export type { Shape } from "./lib/base/shape.ts";
+
+// Pipelines
 export { textToImage } from "./lib/pipelines/text_to_image.ts";
 export type { TextToImage } from "./lib/pipelines/text_to_image.ts";
-export type { PipelineEvent, Rng, Settings } from "./lib/pipelines/events.ts";
+export type { Vocabulary } from "./lib/pipelines/tokens.ts";
 export { decodeLatents, encodePicture } from "./lib/pipelines/first_stage.ts";
+export type { PipelineEvent, Rng, Settings } from "./lib/pipelines/events.ts";
 export { SAMPLER_NAMES, SCHEDULE_NAMES } from "./lib/diffusion/names.ts";
-export { openCheckpoint } from "./lib/formats/checkpoint.ts";
-export { decodePicture, encodePng, type Picture } from "./lib/formats/png.ts";
+export type { SamplerName, ScheduleName } from "./lib/diffusion/names.ts";
+
+// Files
+export { decodePicture, encodePng } from "./lib/formats/png.ts";
+export type { Picture, PngOptions } from "./lib/formats/png.ts";

@@ -5,25 +5,30 @@
 
 /** The request itself is wrong (an unknown option, a size that is not a multiple of 8). Exit code 2. */
 export class UsageError extends Error {
+  /** Tells this kind of error from others across realms. */
   override readonly name = "UsageError";
 }
 
 /** A file cannot be used: truncated, lying, of an unknown format, or not of a supported architecture. Exit code 1. */
 export class FormatError extends Error {
+  /** Tells this kind of error from others across realms. */
   override readonly name = "FormatError";
 }
 
 /** There is no usable device, or it failed or was lost while working. Exit code 1. */
 export class DeviceError extends Error {
+  /** Tells this kind of error from others across realms. */
   override readonly name = "DeviceError";
 }
 
 /** The work needs more memory than the device or the budget has; the message names both numbers. Exit code 1. */
 export class MemoryError extends Error {
+  /** Tells this kind of error from others across realms. */
   override readonly name = "MemoryError";
 }
 
 /** A file or folder cannot be read or written: missing, no permission, a full disk. Exit code 1. */
 export class FileError extends Error {
+  /** Tells this kind of error from others across realms. */
   override readonly name = "FileError";
 }

@@ -1,5 +1,6 @@
 /** Shapes: lists of non-negative integers, row-major; broadcasting as in numpy; the sentences used in shape errors. */
 
+/** Extents of a tensor, the slowest first. */
 export type Shape = readonly number[];
 
 /** Number of elements. */

@@ -5,6 +5,7 @@
 
 import { UsageError } from "../base/errors.ts";
 
+/** Samplers, as `ldm` prints them. */
 export const SAMPLER_NAMES = [
   "euler",
   "euler_a",
@@ -18,8 +19,10 @@ export const SAMPLER_NAMES = [
   "unipc",
   "lcm",
 ] as const;
+/** One of `SAMPLER_NAMES`. */
 export type SamplerName = (typeof SAMPLER_NAMES)[number];
 
+/** Schedules, as `ldm` prints them: how the noise falls from step to step. */
 export const SCHEDULE_NAMES = [
   "discrete",
   "karras",
@@ -29,6 +32,7 @@ export const SCHEDULE_NAMES = [
   "trailing",
   "leading",
 ] as const;
+/** One of `SCHEDULE_NAMES`. */
 export type ScheduleName = (typeof SCHEDULE_NAMES)[number];
 
 /** AUTOMATIC1111's labels, for infotext; its nearest where it has none. */

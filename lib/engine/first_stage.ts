@@ -39,12 +39,14 @@ export type Halves = Readonly<Record<Half, Programs>>;
 export interface FirstStage {
   /** Pixels to one latent along one side. */
   readonly factor: number;
+  /** Numbers of one latent. */
   readonly latentChannels: number;
+  /** The picture of some latents. */
   decode(latents: Latents, options?: StageOptions): Promise<FloatPicture>;
   /** The mean of the latent's distribution. */
   encode(picture: FloatPicture, options?: StageOptions): Promise<Latents>;
   /**
-   * The most bytes that one half takes beside its weights for latents (decode) or a picture (encode) of a size. Throws
+   * @internal The most bytes that one half takes beside its weights for latents (decode) or a picture (encode) of a size. Throws
    * `MemoryError` where it does not fit, however small its bands.
    */
   bytes(

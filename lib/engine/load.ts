@@ -219,6 +219,7 @@ export async function loadModel(
 
 /** A first stage alone, for `encode` and `decode`. */
 export interface LoadedFirstStage extends Omit<FirstStage, "bytes">, Disposable {
+  /** What loading noticed. */
   readonly warnings: readonly string[];
   /** Bytes of the checkpoint that it is made of. */
   readonly fileBytes: number;

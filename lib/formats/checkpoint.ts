@@ -25,6 +25,7 @@ export type { ComponentName } from "./keys.ts";
 export interface WeightInfo {
   /** The diffusers name; "unknown:" and the key in the file where no rule gives one. */
   readonly name: string;
+  /** Type of its values in the file. */
   readonly dtype: FileDType;
   /** After splitting, squeezing and transposing. */
   readonly shape: Shape;
@@ -37,6 +38,7 @@ export interface WeightInfo {
  * closes it.
  */
 export interface Weights extends AsyncDisposable {
+  /** What there is, by name. */
   readonly infos: ReadonlyMap<string, WeightInfo>;
   /**
    * One tensor, row-major, in `into` (its beginning) where that is given and large enough. Throws
@@ -60,9 +62,13 @@ export interface TokenizerFiles {
   readonly specialTokens?: unknown;
 }
 
+/** An open checkpoint. Dispose of it to close its files. */
 export interface Checkpoint extends AsyncDisposable {
+  /** As it was opened. */
   readonly path: string;
+  /** A diffusers folder, one file, or a folder or file of one component. */
   readonly kind: "folder" | "file" | "component";
+  /** The parts of the model that it holds. */
   readonly components: ReadonlyMap<ComponentName, Weights>;
   /**
    * Parsed JSON: "model_index", "scheduler", "tokenizer…", and the config.json of each component
@@ -79,6 +85,7 @@ export interface Checkpoint extends AsyncDisposable {
   tokenizerFiles(component: "tokenizer" | "tokenizer_2"): Promise<TokenizerFiles | undefined>;
 }
 
+/** How a checkpoint is opened. */
 export interface OpenOptions {
   /**
    * Which weights of a folder are taken where it holds several, as "fp16". Otherwise the full ones

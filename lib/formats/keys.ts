@@ -5,6 +5,7 @@
  * width, depth or pruning maps.
  */
 
+/** A part of a model, as diffusers names it. */
 export type ComponentName =
   | "text_encoder"
   | "text_encoder_2"

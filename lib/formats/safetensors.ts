@@ -9,8 +9,15 @@ import { FormatError } from "../base/errors.ts";
 import { type Shape, show, sizeOf } from "../base/shape.ts";
 import { fileError, writeWhole } from "./files.ts";
 
-/** Bytes of one element, by the format's own type names. */
-export const FILE_BYTES = {
+/** The format's own names of types. */
+export type FileDType =
+  | `F${64 | 32 | 16}`
+  | "BF16"
+  | `${"I" | "U"}${64 | 32 | 16 | 8}`
+  | "BOOL";
+
+/** Bytes of one element. */
+export const FILE_BYTES: Readonly<Record<FileDType, number>> = {
   F64: 8,
   F32: 4,
   F16: 2,
@@ -24,8 +31,7 @@ export const FILE_BYTES = {
   U16: 2,
   U8: 1,
   BOOL: 1,
-} as const;
-export type FileDType = keyof typeof FILE_BYTES;
+};
 
 /** The types that graphs know as well. */
 export const DTYPE_OF: Readonly<Partial<Record<FileDType, DType>>> = {

@@ -7,6 +7,7 @@ import { DeviceError, MemoryError } from "../base/errors.ts";
 import type { Profile, TexelFormat } from "../kernels/kernel.ts";
 import { type Choice, choiceOf, type Table } from "../kernels/table.ts";
 
+/** How a device is opened. */
 export interface DeviceOptions {
   /** Ceiling for allocations in bytes; the adapter's own where absent. */
   readonly memoryBudget?: number;
@@ -123,18 +124,23 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
 
 /** Bytes live on the device and the most there ever were. */
 export interface MemoryUse {
+  /** Bytes of what is allocated now. */
   readonly live: number;
+  /** Most bytes that were allocated at a time. */
   readonly peak: number;
 }
 
 /** An open device. Dispose of it to free everything on it. */
 export class Device implements AsyncDisposable {
+  /** WebGPU's own device. */
   readonly gpu: GPUDevice;
+  /** Which adapter it is. */
   readonly adapter: Adapter;
+  /** What kernels may count on. */
   readonly profile: Profile;
   /** Ceiling of allocations in bytes; Infinity where none was set. */
   readonly budget: number;
-  /** Decides between the variants of kernels. */
+  /** @internal Decides between the variants of kernels. */
   readonly choice: Choice;
   readonly #pipelines = new Map<string, GPUComputePipeline>();
   readonly #layouts = new Map<string, GPUBindGroupLayout>();
@@ -143,6 +149,7 @@ export class Device implements AsyncDisposable {
   #live = 0;
   #peak = 0;
 
+  /** @internal `openDevice` makes devices. */
   constructor(
     gpu: GPUDevice,
     adapter: GPUAdapter,
@@ -205,6 +212,7 @@ export class Device implements AsyncDisposable {
     return this.adapter.name;
   }
 
+  /** What is allocated on it by this program. */
   get memory(): MemoryUse {
     return { live: this.#live, peak: this.#peak };
   }
@@ -234,7 +242,7 @@ export class Device implements AsyncDisposable {
     this.#peak = Math.max(this.#peak, this.#live);
   }
 
-  /** A buffer whose size is counted; free it with `release`. Throws `MemoryError` over the budget. */
+  /** @internal A buffer whose size is counted; free it with `release`. Throws `MemoryError` over the budget. */
   createBuffer(size: number, usage: number, label: string): GPUBuffer {
     this.check();
     const limit = this.gpu.limits.maxBufferSize;
@@ -249,7 +257,7 @@ export class Device implements AsyncDisposable {
     return this.gpu.createBuffer({ size, usage, label });
   }
 
-  /** A texture for `texture_storage_2d<format, read>`, counted; free it with `release`. */
+  /** @internal A texture for `texture_storage_2d<format, read>`, counted; free it with `release`. */
   createTexture(size: [number, number], format: TexelFormat, label: string): GPUTexture {
     this.check();
     this.#account(size[0] * size[1] * 16, label);
@@ -257,6 +265,7 @@ export class Device implements AsyncDisposable {
     return this.gpu.createTexture({ size, format, usage, label });
   }
 
+  /** @internal Frees a buffer or a texture. */
   release(resource: GPUBuffer | GPUTexture): void {
     this.#live -= resource instanceof GPUBuffer
       ? resource.size
@@ -264,11 +273,12 @@ export class Device implements AsyncDisposable {
     resource.destroy();
   }
 
+  /** @internal Whether this WGSL text is compiled already. */
   hasPipeline(code: string): boolean {
     return this.#pipelines.has(code);
   }
 
-  /** The pipeline of this WGSL text; compiled once. Throws `DeviceError` naming the step where it does not compile. */
+  /** @internal The pipeline of this WGSL text; compiled once. Throws `DeviceError` naming the step where it does not compile. */
   async pipeline(
     code: string,
     layout: readonly GPUBindGroupLayoutEntry[],
@@ -289,7 +299,7 @@ export class Device implements AsyncDisposable {
     return pipeline;
   }
 
-  /** One layout object for each distinct list of entries. */
+  /** @internal One layout object for each distinct list of entries. */
   bindGroupLayout(entries: readonly GPUBindGroupLayoutEntry[]): GPUBindGroupLayout {
     const key = JSON.stringify(entries);
     let layout = this.#layouts.get(key);
@@ -306,6 +316,7 @@ export class Device implements AsyncDisposable {
     this.check();
   }
 
+  /** Frees everything on it. */
   [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
     this.gpu.destroy();

@@ -21,6 +21,7 @@ export interface Profile {
   readonly maxTextureSide: number;
   /** Bytes of workgroup memory. */
   readonly maxWorkgroupMemory: number;
+  /** Invocations of a workgroup. */
   readonly maxInvocations: number;
   /** WGSL `f16` is available. */
   readonly f16: boolean;

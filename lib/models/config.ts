@@ -725,6 +725,7 @@ export function taesdConfigFromShapes(shapes: Shapes, where = "the tiny autoenco
 
 // ---- families
 
+/** Whose original files and defaults a model has. */
 export type Family = "sd1" | "sd2" | "sdxl";
 /** How a family's model was distilled: few steps, and guidance inside the network or none. */
 export type Variant = "base" | "lcm" | "turbo";
@@ -750,11 +751,13 @@ export function variantOf(config: UnetConfig, scheduler: unknown): Variant {
 
 /** What a person gets who asks for nothing in particular. */
 export interface Defaults {
+  /** Sampling steps. */
   readonly steps: number;
   /** 1 is no guidance. */
   readonly cfgScale: number;
   /** Names as in lib/diffusion. */
   readonly sampler: string;
+  /** Likewise. */
   readonly schedule: string;
 }
 
