@@ -1,0 +1,115 @@
+/** Every example of the README, and of mod.ts, is run: what it names lies in the working folder, as tiny models and pictures. */
+
+import { deepEqual, equal, ok } from "node:assert/strict";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import project from "../deno.json" with { type: "json" };
+import { FIXTURES, inFolder, names, shell } from "./cli/ldm.ts";
+
+const ROOT = fileURLToPath(new URL("..", import.meta.url));
+
+/** Name in an example → what lies there, in fixtures/. */
+const STAND_INS: Readonly<Record<string, string>> = {
+  "fixtures": ".",
+  "v1-5-pruned-emaonly.safetensors": "tiny/sd1.safetensors",
+  "sd_xl_base_1.0.safetensors": "tiny/sdxl.safetensors",
+  "photo.jpg": "pictures/fox.png",
+};
+
+/** What takes long, and what is run in its place; doctor and tune have tests of their own. */
+const SHORTCUTS: readonly (readonly [written: string, run: string])[] = [
+  ["-W 1024 -H 768 --steps 30", "-W 64 -H 48 --steps 2"],
+  ["ldm doctor", "ldm doctor --help"],
+  ["ldm tune v1-5-pruned-emaonly.safetensors", "ldm tune --help"],
+];
+
+/** Commands of other programs do nothing, but their tasks must exist; `ldm` may also be written as it is run from sources. */
+const OTHERS = `
+apt-get() { :; }
+npm() { :; }
+deno() {
+  case "$1" in
+    task) case " ${Object.keys(project.tasks).join(" ")} " in *" $2 "*) ;; *) return 9 ;; esac ;;
+    run) shift 3; ldm "$@" ;;
+    *) return 9 ;;
+  esac
+}
+set -euo pipefail
+`;
+
+/** The fenced examples of a text in some language. */
+function examples(text: string, language: string): string[] {
+  const blocks = text.matchAll(/^```(\w+)[^\n]*\n([^]*?)^```$/gm);
+  return [...blocks].filter(([, name]) => name === language).map(([, , code]) => code);
+}
+
+/** Runs `work` where the files that examples name are. */
+async function amongFiles(work: (folder: string) => Promise<void>): Promise<void> {
+  await inFolder(async (folder) => {
+    for (const [name, target] of Object.entries(STAND_INS)) {
+      await Deno.symlink(join(FIXTURES, target), join(folder, name));
+    }
+    await work(folder);
+  });
+}
+
+/** Names of what an example made. */
+function made(folder: string): string[] {
+  return names(folder).filter((name) => !Object.hasOwn(STAND_INS, name));
+}
+
+const README = await Deno.readTextFile(join(ROOT, "README.md"));
+
+Deno.test("the README's commands run", async () => {
+  const blocks = examples(README, "sh");
+  ok(blocks.length >= 4);
+  let text = blocks.join("\0");
+  for (const [written, run] of SHORTCUTS) {
+    ok(text.includes(written), `the README has no more "${written}"`);
+    text = text.replaceAll(written, run);
+  }
+  await amongFiles(async (cwd) => {
+    for (const block of text.split("\0")) {
+      const { code, stderr } = await shell(OTHERS + block, {
+        cwd,
+        env: { XDG_CACHE_HOME: join(cwd, "cache") },
+      });
+      equal(code, 0, `${block}\n${stderr}`);
+    }
+    const pictures = made(cwd).filter((name) => name.endsWith(".png"));
+    deepEqual(pictures, ["fox.png", "out.png", "photo.png"]);
+    deepEqual(names(join(cwd, "foxes")), ["10.png", "7.png", "8.png", "9.png"]);
+  });
+});
+
+Deno.test("the examples of the library are right and run", async () => {
+  const comment = (await Deno.readTextFile(join(ROOT, "mod.ts"))).replaceAll(/^ \* ?/gm, "");
+  await amongFiles(async (cwd) => {
+    await Deno.writeTextFile(join(cwd, "mod.ts"), `export * from "${join(ROOT, "mod.ts")}";\n`);
+    const files: string[] = [];
+    for (const example of [...examples(README, "ts"), ...examples(comment, "ts")]) {
+      const file = `example${files.length}.ts`;
+      await Deno.writeTextFile(join(cwd, file), example);
+      files.push(file);
+    }
+    ok(files.length >= 2);
+    const before = made(cwd);
+    const config = ["--config", join(ROOT, "deno.json")];
+    await deno(["check", ...config, ...files], cwd);
+    for (const file of files) {
+      await deno(["run", "-A", "--no-check", ...config, file], cwd);
+      deepEqual(made(cwd).filter((name) => !before.includes(name)), ["fox.png"], file);
+      await Deno.remove(join(cwd, "fox.png"));
+    }
+  });
+});
+
+/** Runs Deno in a folder; fails with what it said. */
+async function deno(args: readonly string[], cwd: string): Promise<void> {
+  const { code, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: [...args],
+    cwd,
+    env: { NO_COLOR: "1" },
+  }).output();
+  equal(code, 0, `${args.join(" ")}\n${new TextDecoder().decode(stderr)}`);
+}
