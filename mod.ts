@@ -71,6 +71,24 @@ export type { PipelineEvent, Rng, Settings } from "./lib/pipelines/events.ts";
 export { SAMPLER_NAMES, SCHEDULE_NAMES } from "./lib/diffusion/names.ts";
 export type { SamplerName, ScheduleName } from "./lib/diffusion/names.ts";
 
+// Prompts
+export { chunkPrompt, parseEmphasis } from "./lib/text/prompt.ts";
+export type { ChunkedPrompt, PromptChunk, Segment, Weighting } from "./lib/text/prompt.ts";
+export { schedulePrompt } from "./lib/text/schedule.ts";
+export type { PromptSpan } from "./lib/text/schedule.ts";
+export { composePrompt } from "./lib/text/compose.ts";
+export type { PromptPart } from "./lib/text/compose.ts";
+export { clipTokenizer } from "./lib/text/tokenizer.ts";
+export type { ClipTokenizer, Tokens } from "./lib/text/tokenizer.ts";
+export { parsePromptFile } from "./lib/formats/prompt_file.ts";
+export type { BadLine, PromptFile, PromptItem } from "./lib/formats/prompt_file.ts";
+export type { Asked } from "./lib/formats/prompt_fields.ts";
+export type { Recipe } from "./lib/formats/recipe.ts";
+
 // Files
 export { decodePicture, encodePng } from "./lib/formats/png.ts";
 export type { Picture, PngOptions } from "./lib/formats/png.ts";
+export { readLatents, writeLatents } from "./lib/formats/latents.ts";
+export type { LatentData } from "./lib/formats/latents.ts";
+export { SafetensorsFile, writeSafetensors } from "./lib/formats/safetensors.ts";
+export type { TensorData, TensorEntry } from "./lib/formats/safetensors.ts";

@@ -4,11 +4,15 @@ import { FormatError } from "../base/errors.ts";
 import { show } from "../base/shape.ts";
 import { SafetensorsFile, writeSafetensors } from "./safetensors.ts";
 
-/** [channels, height, width], in the denoiser's scale. */
+/** Latents in the denoiser's scale. */
 export interface LatentData {
+  /** [channels, height, width]. */
   readonly data: Float32Array;
+  /** Numbers of one latent. */
   readonly channels: number;
+  /** Rows. */
   readonly height: number;
+  /** Columns. */
   readonly width: number;
 }
 

@@ -18,12 +18,17 @@ export interface PromptItem extends Asked {
 
 /** A line that cannot be followed, and why, as a phrase that can follow a colon. */
 export interface BadLine {
+  /** From 1. */
   readonly line: number;
+  /** Why it cannot be followed. */
   readonly message: string;
 }
 
+/** What a prompt file asks for. */
 export interface PromptFile {
+  /** In the order of the lines. */
   readonly items: readonly PromptItem[];
+  /** Lines that cannot be followed. */
   readonly bad: readonly BadLine[];
 }
 

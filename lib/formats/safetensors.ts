@@ -55,12 +55,17 @@ const REFUSED: Readonly<Record<string, string>> = {
   C64: "complex numbers",
 };
 
-/** Where a tensor lies: `start` and `end` are byte positions in the file. */
+/** What a tensor is and where it lies. */
 export interface TensorEntry {
+  /** Its key in the file. */
   readonly name: string;
+  /** Type of its values. */
   readonly dtype: FileDType;
+  /** Its extents. */
   readonly shape: Shape;
+  /** Position of its first byte in the file. */
   readonly start: number;
+  /** Position behind its last byte. */
   readonly end: number;
 }
 
@@ -79,7 +84,9 @@ const SMALL = 256 << 10;
  * caller's buffer).
  */
 export class SafetensorsFile implements Disposable {
+  /** As it was opened. */
   readonly path: string;
+  /** Its `__metadata__`. */
   readonly metadata: ReadonlyMap<string, string>;
   /** In the order of their bytes in the file. */
   readonly tensors: ReadonlyMap<string, TensorEntry>;
@@ -169,11 +176,13 @@ export class SafetensorsFile implements Disposable {
     return toFloat32(this.entry(name).dtype, await this.read(name), name);
   }
 
+  /** Closes the file; what was read stays. */
   close(): void {
     if (!this.#closed) this.#file.close();
     this.#closed = true;
   }
 
+  /** As `close`. */
   [Symbol.dispose](): void {
     this.close();
   }
@@ -481,13 +490,15 @@ function recognise(head: Uint8Array): string | undefined {
 
 // ---- writing
 
-/**
- * A tensor to be written. `data` may be made when its turn comes, so that only one is in memory.
- */
+/** A tensor to be written. */
 export interface TensorData {
+  /** Its key in the file. */
   readonly name: string;
+  /** Type of its values. */
   readonly dtype: FileDType;
+  /** Its extents. */
   readonly shape: Shape;
+  /** Its values, row-major; made when its turn comes where it is a function, so that only one is in memory. */
   readonly data: Uint8Array | (() => Uint8Array | Promise<Uint8Array>);
 }
 

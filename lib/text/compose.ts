@@ -7,7 +7,9 @@ import { pythonFloat, SPACE, splitAtWord, trimEnd } from "./python.ts";
 
 /** One of the prompts. */
 export interface PromptPart {
+  /** What it says. */
   readonly text: string;
+  /** How much it counts; 1 where nothing is written. */
   readonly weight: number;
 }
 

@@ -12,7 +12,9 @@ export type Weighting = "a1111" | "comfy" | "none";
 
 /** A piece of a prompt and how much it counts, 1 as it is. */
 export interface Segment {
+  /** Without the signs of emphasis. */
   readonly text: string;
+  /** 1 is as it is. */
   readonly weight: number;
 }
 

@@ -20,6 +20,7 @@ export interface PromptChunk {
   readonly count: number;
 }
 
+/** A prompt as a text encoder reads it. */
 export interface ChunkedPrompt {
   /** At least one. */
   readonly chunks: readonly PromptChunk[];

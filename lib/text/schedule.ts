@@ -8,7 +8,9 @@ import { SPACE } from "./python.ts";
 
 /** A text and the last step, counted from 1, that it is used in. */
 export interface PromptSpan {
+  /** The last step, from 1. */
   readonly until: number;
+  /** What is read in these steps. */
   readonly text: string;
 }
 

@@ -21,6 +21,7 @@ export interface TokenizerFiles {
   readonly specialTokens?: unknown;
 }
 
+/** Token ids of a prompt, of fixed length. */
 export interface Tokens {
   /** Start token, prompt, end token, padding: as many as the text encoder takes, 77. */
   readonly ids: Int32Array<ArrayBuffer>;
@@ -30,6 +31,7 @@ export interface Tokens {
   readonly cut: string;
 }
 
+/** CLIP's way from text to token ids. */
 export interface ClipTokenizer {
   /** Token ids of a prompt. */
   tokenize(prompt: string): Tokens;
@@ -42,8 +44,11 @@ export interface ClipTokenizer {
   decode(ids: readonly number[]): string;
   /** The vocabulary's spelling of a token, such as "fox</w>"; "" for an id that it does not have. */
   piece(id: number): string;
+  /** Id that every prompt starts with. */
   readonly start: number;
+  /** Id that ends a prompt. */
   readonly end: number;
+  /** Id that fills up what is left. */
   readonly padding: number;
   /** The token of a comma that ends a word, where the vocabulary has one. */
   readonly comma: number | undefined;
