@@ -24,6 +24,7 @@ import {
   readTokenizerOption,
   requestOf,
 } from "./request.ts";
+import { openShow, showListener } from "./show.ts";
 import { saver, saving } from "./saving.ts";
 
 /** Options of every command that makes pictures. */
@@ -31,6 +32,7 @@ export interface DrawingOptions extends PictureOptions, ModelOptions, SaveOption
   readonly tokenizer?: string;
   /** False with --no-metadata. */
   readonly metadata: boolean;
+  readonly show?: true;
 }
 
 /** The file name of a picture where no other is asked for. */
@@ -40,7 +42,8 @@ export const USUAL_OUTPUT = "{index}-{seed}.png";
 export function addDrawingOptions(command: Command): Command {
   addPictureOptions(command)
     .option("--tokenizer <folder>", "vocab.json and merges.txt (default: the checkpoint's)")
-    .option("--no-metadata", "no generation parameters in the picture");
+    .option("--no-metadata", "no generation parameters in the picture")
+    .option("--show", "draw the pictures in the terminal, if it can: kitty, iTerm2, sixel");
   return addReportOptions(addModelOptions(addSaveOptions(command, USUAL_OUTPUT)));
 }
 
@@ -76,12 +79,17 @@ export async function withDrawing(
   const tokenizer = await readTokenizerOption(options.tokenizer);
   const progress = progressTo(progressOptions(options));
   const pace = paceOf(pictures);
+  const show = options.show && await openShow(progress);
   try {
     await withLoaded(loadModel, path, options, progress, async (model) => {
       await work(async (recipe, ...further) => {
         const request = requestOf(recipe, { vaeTiling, ...(tokenizer && { tokenizer }) });
         const save = saver({ output, model: path, metadata });
-        const listeners = [...listenersOf(options, path, progress, pace), ...further];
+        const listeners = [
+          ...listenersOf(options, path, progress, pace),
+          ...(show ? [showListener(show)] : []),
+          ...further,
+        ];
         await listenTo(saving(textToImage(model, request), save), listeners);
       });
     });

@@ -91,7 +91,7 @@ function bar(length: number, share: number): string {
 }
 
 /** Width of the terminal; 80 where it does not tell. */
-function columns(): number {
+export function columns(): number {
   try {
     return Deno.consoleSize().columns || 80;
   } catch {

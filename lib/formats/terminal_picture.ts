@@ -15,11 +15,11 @@ const ST = `${ESC}\\`;
 const CHUNK = 4096;
 
 /**
- * A PNG by kitty's protocol (https://sw.kovidgoyal.net/kitty/graphics-protocol/), drawn at the cursor, stretched over `cells`
- * where they are given, and the cursor put behind it. The terminal is asked not to answer.
+ * A PNG by kitty's protocol (https://sw.kovidgoyal.net/kitty/graphics-protocol/), drawn at the cursor, which is put behind
+ * it. The terminal is asked not to answer.
  */
-export function kittyPicture(png: Uint8Array<ArrayBuffer>, cells?: Cells): string[] {
-  return kittyChunks(png, ["a=T", ...(cells ? [`c=${cells.columns}`, `r=${cells.rows}`] : [])]);
+export function kittyPicture(png: Uint8Array<ArrayBuffer>): string[] {
+  return kittyChunks(png, ["a=T"]);
 }
 
 /** Rows that placeholders can name: as many combining characters as are listed below. */
@@ -61,15 +61,11 @@ function kittyChunks(png: Uint8Array<ArrayBuffer>, keys: readonly string[]): str
 }
 
 /**
- * A file as iTerm2 shows it (https://iterm2.com/documentation-images.html), at the cursor, over `columns` where given. In
- * parts (iTerm2 3.5) it passes through multiplexers that limit a sequence's length.
+ * A file as iTerm2 shows it (https://iterm2.com/documentation-images.html), at the cursor. In parts (iTerm2 3.5) it passes
+ * through multiplexers that limit a sequence's length.
  */
-export function iterm2Picture(
-  file: Uint8Array<ArrayBuffer>,
-  { columns, parts = false }: { columns?: number | undefined; parts?: boolean } = {},
-): string[] {
-  const width = columns === undefined ? "auto" : String(columns);
-  const about = `inline=1;size=${file.length};width=${width};preserveAspectRatio=1`;
+export function iterm2Picture(file: Uint8Array<ArrayBuffer>, parts = false): string[] {
+  const about = `inline=1;size=${file.length};preserveAspectRatio=1`;
   const data = file.toBase64();
   const osc = (text: string) => `${ESC}]1337;${text}\x07`;
   if (!parts) return [osc(`File=${about}:${data}`)];

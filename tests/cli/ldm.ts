@@ -84,3 +84,49 @@ export async function inFolder(work: (folder: string) => Promise<void>): Promise
 export function names(folder: string): string[] {
   return [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
 }
+
+export interface TerminalOptions extends LdmOptions {
+  /** Characters in a line of the terminal. */
+  readonly columns?: number;
+  /** What the terminal answers when it is asked what it is. */
+  readonly answer?: string;
+}
+
+/** Runs `ldm` in a terminal (util-linux's `script`); returns all that it writes there. */
+export async function inTerminal(
+  args: readonly string[],
+  { cwd, env = {}, columns = 100, answer = "" }: TerminalOptions,
+): Promise<Pick<Outcome, "code" | "stdout">> {
+  const quoted = [PROGRAM, ...FIRST, ...args].map((word) => `'${word.replaceAll("'", `'\\''`)}'`);
+  const line = `stty cols ${columns} rows 24; exec ${quoted.join(" ")}`;
+  const process = new Deno.Command("script", {
+    args: ["-qefc", line, "/dev/null"],
+    ...(cwd !== undefined && { cwd }),
+    env: { SHELL: "/bin/bash", ...NO_TERMINAL, ...env },
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "null",
+  }).spawn();
+  const keyboard = process.stdin.getWriter();
+  const decoder = new TextDecoder();
+  let [stdout, isAsked] = ["", false];
+  for await (const bytes of process.stdout) {
+    stdout += decoder.decode(bytes, { stream: true });
+    if (isAsked || !stdout.includes("\x1b[c")) continue;
+    isAsked = true;
+    await keyboard.write(new TextEncoder().encode(answer));
+  }
+  await keyboard.close().catch(() => {}); // nobody listens any more
+  return { code: (await process.status).code, stdout };
+}
+
+/** What tells of the terminal that the tests run in, as of an unknown one. */
+const NO_TERMINAL = {
+  TERM: "xterm-256color",
+  TERM_PROGRAM: "",
+  LC_TERMINAL: "",
+  KITTY_WINDOW_ID: "",
+  GHOSTTY_RESOURCES_DIR: "",
+  LDM_GRAPHICS: "",
+  TMUX: "",
+};
