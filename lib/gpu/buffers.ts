@@ -22,7 +22,12 @@ import type { Device } from "./device.ts";
 
 /** Memory that holds one tensor at a time. */
 export type Resource =
-  | { readonly kind: "buffer"; readonly buffer: GPUBuffer }
+  | {
+    readonly kind: "buffer";
+    readonly buffer: GPUBuffer;
+    /** The part of the buffer that is the tensor's, in bytes from a multiple of 256; the whole where absent. */
+    readonly range?: { readonly offset: number; readonly size: number };
+  }
   | { readonly kind: "texture"; readonly texture: GPUTexture; readonly view: GPUTextureView };
 
 /** Where a weight lies, and the bytes that are allocated for it. */
@@ -137,21 +142,23 @@ function uploadParameter(
   return { layout, bytes: textureRows(bytes.length) * ROW, resource };
 }
 
-/** Copies `bytes` of a buffer into a texture, linearly. `bytes` is rounded up to whole texels. */
+/** Copies `bytes` of a buffer, from `begin` on, into a texture, linearly. `bytes` is rounded up to whole texels. */
 export function encodeStage(
   encoder: GPUCommandEncoder,
   buffer: GPUBuffer,
   texture: GPUTexture,
   bytes: number,
+  begin = 0,
 ): void {
   const whole = Math.floor(bytes / ROW);
   const rest = Math.ceil((bytes - whole * ROW) / TEXEL);
   if (whole > 0) {
-    encoder.copyBufferToTexture({ buffer, bytesPerRow: ROW }, { texture }, [TEXTURE_WIDTH, whole]);
+    const from = { buffer, offset: begin, bytesPerRow: ROW };
+    encoder.copyBufferToTexture(from, { texture }, [TEXTURE_WIDTH, whole]);
   }
   if (rest > 0) {
     encoder.copyBufferToTexture(
-      { buffer, offset: whole * ROW, bytesPerRow: ROW },
+      { buffer, offset: begin + whole * ROW, bytesPerRow: ROW },
       { texture, origin: [0, whole] },
       [rest, 1],
     );

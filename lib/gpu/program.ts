@@ -36,6 +36,8 @@ type Command =
     readonly kind: "stage";
     readonly label: string;
     readonly from: GPUBuffer;
+    /** In bytes. */
+    readonly begin: number;
     readonly to: GPUTexture;
     readonly bytes: number;
   }
@@ -242,7 +244,8 @@ async function command(
       throw new TypeError(`${step.label} does not copy a buffer into a texture`);
     }
     const { label, bytes } = step;
-    return { kind: "stage", label, from: from.buffer, to: to.texture, bytes };
+    const begin = from.range?.offset ?? 0;
+    return { kind: "stage", label, from: from.buffer, begin, to: to.texture, bytes };
   }
   const { dispatch, code, label } = step;
   const { bindings } = dispatch.shader;
@@ -260,8 +263,11 @@ async function command(
       );
     }
     if (resource.kind === "texture") return { binding: i + 1, resource: resource.view };
-    const { buffer } = resource;
-    const part = window ?? (bytes > 0 ? { offset: 0, size: bytes } : {});
+    const { buffer, range } = resource;
+    const own = bytes > 0 ? { offset: 0, size: bytes } : range ? { ...range, offset: 0 } : {};
+    const { offset = 0, size } = window ?? own;
+    const begin = offset + (range?.offset ?? 0);
+    const part = size === undefined ? {} : { offset: begin, size };
     return { binding: i + 1, resource: { buffer, ...part } };
   });
   if (hasParams(dispatch)) {
@@ -468,7 +474,7 @@ export class Program implements Disposable {
         pass?.end();
         pass = undefined;
         if (command.kind === "stage") {
-          encodeStage(encoder, command.from, command.to, command.bytes);
+          encodeStage(encoder, command.from, command.to, command.bytes, command.begin);
         } else {
           encoder.copyBufferToBuffer(command.from, 0, command.to, 0, command.bytes);
         }

@@ -1,0 +1,134 @@
+/**
+ * Trainable parameters on the device: one f32 buffer for all of them, and one of the same form for each of their moments,
+ * average and gradients, so that the optimiser is a few dispatches whatever their number. Parameters lie in rows, each
+ * from a multiple of 256 bytes on, as bindings need it. Where all do not fit one binding there are several groups.
+ */
+
+import { sizeOf } from "../base/shape.ts";
+import { readBack, release, storageBuffer, type StoredParameter } from "../gpu/buffers.ts";
+import type { Device } from "../gpu/device.ts";
+import type { ManifestEntry } from "../nn/params.ts";
+import { type VectorName, VECTORS, WIDTH } from "./optimizer.ts";
+
+/** Where a parameter lies in the vectors of its group, in numbers. */
+export interface Place {
+  readonly entry: ManifestEntry;
+  readonly group: number;
+  readonly begin: number;
+  readonly size: number;
+}
+
+/** Vectors of `rows` times `WIDTH` numbers. */
+export interface Group {
+  readonly rows: number;
+  readonly buffers: Readonly<Record<VectorName, GPUBuffer>>;
+}
+
+/** Numbers from one parameter to the next: bindings begin at multiples of 256 bytes. */
+const ALIGNMENT = 64;
+
+/** Where the parameters of a manifest will lie, in its order, and the numbers of each group. */
+export function placesOf(
+  manifest: Iterable<ManifestEntry>,
+  maxBinding: number,
+): { readonly places: ReadonlyMap<string, Place>; readonly sizes: readonly number[] } {
+  const most = Math.floor(maxBinding / 4 / WIDTH) * WIDTH;
+  const places = new Map<string, Place>();
+  const sizes: number[] = [];
+  for (const entry of manifest) {
+    const size = sizeOf(entry.shape);
+    const padded = Math.ceil(size / ALIGNMENT) * ALIGNMENT;
+    if (padded > most) {
+      throw new RangeError(
+        `Cannot train "${entry.name}": it has ${size} numbers, this device binds at most ${most}`,
+      );
+    }
+    if (sizes.length === 0 || sizes[sizes.length - 1] + padded > most) sizes.push(0);
+    const group = sizes.length - 1;
+    places.set(entry.name, { entry, group, begin: sizes[group], size });
+    sizes[group] += padded;
+  }
+  return { places, sizes };
+}
+
+/** The vectors of all trainable parameters. Dispose of them to free them. */
+export class Vectors implements Disposable {
+  readonly places: ReadonlyMap<string, Place>;
+  readonly groups: readonly Group[];
+  readonly #device: Device;
+
+  /** All zeros. Throws `MemoryError` where they do not fit. */
+  constructor(device: Device, manifest: Iterable<ManifestEntry>) {
+    this.#device = device;
+    const { places, sizes } = placesOf(manifest, device.profile.maxBinding);
+    this.places = places;
+    using owned = new DisposableStack();
+    this.groups = sizes.map((size) => {
+      const rows = Math.ceil(size / WIDTH);
+      const make = (name: VectorName) =>
+        owned.adopt(
+          storageBuffer(device, rows * WIDTH * 4, `${name}s of training`),
+          (buffer) => release(device, { kind: "buffer", buffer }),
+        );
+      const entries = VECTORS.map((name) => [name, make(name)] as const);
+      return { rows, buffers: Object.fromEntries(entries) as Record<VectorName, GPUBuffer> };
+    });
+    owned.move();
+  }
+
+  /** The parameters as programs read them: windows of the weights, or of their average. */
+  parameters(from: "weight" | "average" = "weight"): ReadonlyMap<string, StoredParameter> {
+    return new Map([...this.places].map(([name, { group, begin, size }]) => {
+      const { buffers } = this.groups[group];
+      const bytes = Math.ceil(size * 4 / 16) * 16;
+      const range = { offset: begin * 4, size: bytes };
+      return [name, {
+        layout: { format: "rows32", residence: "buffer" },
+        bytes,
+        resource: { kind: "buffer", buffer: buffers[from], range },
+      }];
+    }));
+  }
+
+  /** Writes one vector of parameters; those that `values` does not name stay. Values lie as the graph has them. */
+  write(name: VectorName, values: ReadonlyMap<string, Float32Array<ArrayBuffer>>): void {
+    for (const [parameter, data] of values) {
+      const { group, begin, size } = this.#placeOf(parameter);
+      if (data.length !== size) {
+        throw new RangeError(
+          `Cannot set "${parameter}": ${data.length} numbers were given, it has ${size}`,
+        );
+      }
+      this.#device.gpu.queue.writeBuffer(this.groups[group].buffers[name], begin * 4, data);
+    }
+  }
+
+  /** One vector of all parameters, by name. */
+  async read(name: VectorName): Promise<Map<string, Float32Array<ArrayBuffer>>> {
+    const sources = this.groups.map(({ rows, buffers }) => ({
+      buffer: buffers[name],
+      bytes: rows * WIDTH * 4,
+    }));
+    const data = await readBack(this.#device, sources);
+    return new Map(
+      [...this.places].map(([parameter, { group, begin, size }]) => [
+        parameter,
+        new Float32Array(data[group], begin * 4, size),
+      ]),
+    );
+  }
+
+  #placeOf(parameter: string): Place {
+    const place = this.places.get(parameter);
+    if (!place) throw new TypeError(`"${parameter}" is not trained`);
+    return place;
+  }
+
+  [Symbol.dispose](): void {
+    for (const { buffers } of this.groups) {
+      for (const buffer of Object.values(buffers)) {
+        release(this.#device, { kind: "buffer", buffer });
+      }
+    }
+  }
+}

@@ -1,0 +1,95 @@
+import assert from "node:assert/strict";
+import { openDevice } from "../../lib/gpu/device.ts";
+import type { ManifestEntry } from "../../lib/nn/params.ts";
+import { type AdamW, emaDecayAt } from "../../lib/train/optimizer.ts";
+import { Optimizer } from "../../lib/train/update.ts";
+import { placesOf, Vectors } from "../../lib/train/vectors.ts";
+import { readGolden } from "../golden.ts";
+import { nmse } from "../tolerance.ts";
+
+const SETTINGS: AdamW = { beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0.02, clip: 1 };
+const RATES = [0.01, 0.02, 0.005, 0.01, 0.03, 0.01];
+const DECAY = 0.7;
+
+function entry(name: string, shape: readonly number[]): ManifestEntry {
+  return { name, shape, role: "vector", readers: [] };
+}
+
+const ENTRIES = [entry("a", [7, 5]), entry("b", [480]), entry("c", [1])];
+
+Deno.test("placesOf begins every parameter at 256 bytes and every group at nothing", () => {
+  const { places, sizes } = placesOf(ENTRIES, 1024 * 4);
+  assert.deepEqual([...places.values()].map(({ begin }) => begin), [0, 64, 576]);
+  assert.deepEqual(sizes, [640]);
+  const cut = placesOf(ENTRIES, 512 * 4);
+  assert.deepEqual([...cut.places.values()].map(({ group, begin }) => [group, begin]), [
+    [0, 0],
+    [1, 0],
+    [2, 0],
+  ]);
+  assert.throws(() => placesOf(ENTRIES, 1024), /Cannot train "b": it has 480 numbers/);
+});
+
+Deno.test("Optimizer makes torch's steps of AdamW with clipping, accumulation and average", async () => {
+  const golden = await readGolden("adamw");
+  const of = (name: string) => Float32Array.from(golden.tensors.get(name) ?? assert.fail(name));
+  for (const least of [false, true]) {
+    await using device = await openDevice();
+    if (least) Object.assign(device.profile, { maxBinding: 512 * 4 });
+    using vectors = new Vectors(device, ENTRIES);
+    assert.equal(vectors.groups.length, least ? 3 : 1);
+    const start = new Map(ENTRIES.map(({ name }) => [name, of(`start.${name}`)]));
+    vectors.write("weight", start);
+    vectors.write("average", start);
+    using optimizer = await Optimizer.make(device, vectors, SETTINGS);
+    const give = (step: string) => {
+      const targets = optimizer.targets;
+      for (const [name, { group, begin }] of vectors.places) {
+        device.gpu.queue.writeBuffer(targets[group], begin * 4, of(`${step}.${name}`));
+      }
+    };
+    for (const [i, rate] of RATES.entries()) {
+      for (const part of i === 2 ? ["x", "y", "z"] : ["x"]) {
+        give(`gradient.${i}.${part}`);
+        await optimizer.take();
+      }
+      const { norm, skipped } = await optimizer.step(i + 1, { rate, emaDecay: DECAY });
+      assert.equal(skipped, false);
+      assert.ok(Math.abs(norm / of("norms")[i] - 1) < 1e-6, `step ${i}: norm ${norm}`);
+      for (const [kind, vector] of [["weight", "weight"], ["average", "average"]] as const) {
+        const values = await vectors.read(vector);
+        for (const { name } of ENTRIES) {
+          const error = nmse(values.get(name) ?? [], of(`${kind}.${i}.${name}`));
+          assert.ok(error < 1e-12, `step ${i}, ${kind} of ${name}: NMSE ${error}`);
+        }
+      }
+    }
+  }
+});
+
+Deno.test("Optimizer leaves out a step whose gradient is not finite, and goes on", async () => {
+  await using device = await openDevice();
+  using vectors = new Vectors(device, ENTRIES);
+  const ones = new Map(ENTRIES.map(({ name, shape }) => [
+    name,
+    new Float32Array(shape.reduce((a, b) => a * b)).fill(1),
+  ]));
+  vectors.write("weight", ones);
+  using optimizer = await Optimizer.make(device, vectors, SETTINGS);
+  vectors.write("gradient", ones);
+  vectors.write("gradient", new Map([["c", Float32Array.of(NaN)]]));
+  await optimizer.take();
+  const spoilt = await optimizer.step(1, { rate: 0.1, emaDecay: 0 });
+  assert.deepEqual(spoilt.skipped, true);
+  assert.deepEqual(await vectors.read("weight"), ones);
+  vectors.write("gradient", ones);
+  await optimizer.take();
+  assert.equal((await optimizer.step(1, { rate: 0.1, emaDecay: 0 })).skipped, false);
+  const weight = await vectors.read("weight");
+  assert.ok((weight.get("c")?.[0] ?? 1) < 0.95);
+});
+
+Deno.test("emaDecayAt follows fast at first and reaches the decay that was asked for", () => {
+  assert.equal(emaDecayAt(0.999, 1), 2 / 11);
+  assert.equal(emaDecayAt(0.999, 100_000), 0.999);
+});
