@@ -61,7 +61,7 @@ const MENTIONS: readonly Mention[] = [
     only: ["build"],
     comments: false,
   },
-  { what: /\bGPU[A-Z]\w*/, only: ["gpu", "engine", "cli"], comments: false },
+  { what: /\bGPU[A-Z]\w*/, only: ["gpu", "engine", "train", "cli"], comments: false },
   { what: /diffusion/i, never: ["gpu"], comments: true },
 ];
 
