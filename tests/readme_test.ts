@@ -19,6 +19,8 @@ const STAND_INS: Readonly<Record<string, string>> = {
 /** What takes long, and what is run in its place; doctor and tune have tests of their own. */
 const SHORTCUTS: readonly (readonly [written: string, run: string])[] = [
   ["-W 1024 -H 768 --steps 30", "-W 64 -H 48 --steps 2"],
+  // the second picture of the same prompt is drawn by the same command but for how it starts
+  ['ldm.js "a red fox in the snow" -m v1-5-pruned-emaonly.safetensors', "ldm.js --version"],
   ["ldm doctor", "ldm doctor --help"],
   ["ldm tune v1-5-pruned-emaonly.safetensors", "ldm tune --help"],
 ];
@@ -30,7 +32,7 @@ npm() { :; }
 deno() {
   case "$1" in
     task) case " ${Object.keys(project.tasks).join(" ")} " in *" $2 "*) ;; *) return 9 ;; esac ;;
-    run) shift 3; ldm "$@" ;;
+    run) until [[ "$1" == *.[tj]s ]]; do shift; done; shift; ldm "$@" ;;
     *) return 9 ;;
   esac
 }
