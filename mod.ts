@@ -88,6 +88,9 @@ export type { Recipe } from "./lib/formats/recipe.ts";
 // Files
 export { decodePicture, encodePng } from "./lib/formats/png.ts";
 export type { Picture, PngOptions } from "./lib/formats/png.ts";
+export { sheet } from "./lib/formats/sheet.ts";
+export type { SheetOptions } from "./lib/formats/sheet.ts";
+export { sixel } from "./lib/formats/sixel.ts";
 export { readLatents, writeLatents } from "./lib/formats/latents.ts";
 export type { LatentData } from "./lib/formats/latents.ts";
 export { SafetensorsFile, writeSafetensors } from "./lib/formats/safetensors.ts";

@@ -7,11 +7,13 @@ import { drawText, GLYPH, textWidth, wrapLabel } from "./font.ts";
 import type { Picture } from "./png.ts";
 import { shrink, sizeWithin } from "./shrink.ts";
 
+/** What stands around the pictures. */
 export interface SheetOptions {
   /** Columns; where left out the sheet is as near to square as its pictures allow. */
   readonly columns?: number | undefined;
-  /** A label for each column and row. */
+  /** A label for each column. */
   readonly columnLabels?: readonly string[] | undefined;
+  /** Likewise. */
   readonly rowLabels?: readonly string[] | undefined;
   /** Over everything. */
   readonly title?: string | undefined;
