@@ -3,7 +3,7 @@
  */
 
 import { encodePng, type Picture } from "../formats/png.ts";
-import { shrink, sizeWithin } from "../formats/shrink.ts";
+import { shrink, sizeWithin } from "../formats/resize.ts";
 import { sixel } from "../formats/sixel.ts";
 import {
   iterm2Picture,

@@ -5,7 +5,7 @@
 
 import { drawText, GLYPH, textWidth, wrapLabel } from "./font.ts";
 import type { Picture } from "./png.ts";
-import { shrink, sizeWithin } from "./shrink.ts";
+import { shrink, sizeWithin } from "./resize.ts";
 
 /** What stands around the pictures. */
 export interface SheetOptions {

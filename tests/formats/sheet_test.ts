@@ -1,8 +1,7 @@
-import { deepEqual, equal, ok, throws } from "node:assert/strict";
+import { deepEqual, equal, ok } from "node:assert/strict";
 import { drawText, GLYPH, textWidth, wrapLabel } from "../../lib/formats/font.ts";
 import type { Picture } from "../../lib/formats/png.ts";
 import { cellSize, nearSquare, sheet, SHEET_SIDE } from "../../lib/formats/sheet.ts";
-import { shrink, sizeWithin } from "../../lib/formats/shrink.ts";
 
 function plain(width: number, height: number, colour: readonly number[]): Picture {
   const data = Uint8Array.from({ length: width * height * 3 }, (_, i) => colour[i % 3]);
@@ -76,18 +75,6 @@ Deno.test("wrapLabel breaks at spaces, in long words, and ends what is too long 
   deepEqual(wrapLabel(" a \n\t b ", 9, 2), ["a b"]);
   deepEqual(wrapLabel("", 9, 2), []);
   deepEqual(wrapLabel("abc", 0.5, 9), ["a", "b", "c"]);
-});
-
-Deno.test("shrink takes means of areas, whole and broken", () => {
-  const row: Picture = { width: 3, height: 1, channels: 1, data: Uint8Array.of(0, 90, 240) };
-  deepEqual([...shrink(row, 1, 1).data], [110]);
-  deepEqual([...shrink(row, 2, 1).data], [30, 190]); // (0 + 90/2) / 1.5, (90/2 + 240) / 1.5
-  equal(shrink(row, 3, 1), row);
-  const even = shrink(plain(101, 67, [7, 200, 90]), 13, 5);
-  deepEqual(even, plain(13, 5, [7, 200, 90]));
-  throws(() => shrink(row, 4, 1), /Cannot shrink a picture of 3×1 pixels to 4×1/);
-  deepEqual(sizeWithin({ width: 100, height: 50 }, 40, 40), { width: 40, height: 20 });
-  deepEqual(sizeWithin({ width: 10, height: 5 }, 40, 40), { width: 10, height: 5 });
 });
 
 Deno.test("nearSquare chooses rows and columns as AUTOMATIC1111 does", () => {
