@@ -93,8 +93,15 @@ const FIELDS = Object.keys(
     eta: true,
     seed: true,
     batchCount: true,
+    batchIndex: true,
+    batchSeeds: true,
     rng: true,
+    samplerRng: true,
     clipSkip: true,
+    weighting: true,
+    rounding: true,
+    zeroNegative: true,
+    match: true,
   } satisfies Record<keyof Recipe, true>,
 );
 

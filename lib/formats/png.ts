@@ -1,10 +1,11 @@
 /**
- * Pictures as bytes: PNG written (8 bits, adaptive filters, text chunks) and read, other formats
+ * Pictures as bytes: PNG written (8 or 16 bits, adaptive filters, text chunks) and read, other formats
  * read through the platform's decoder. PNG is W3C's "Portable Network Graphics (PNG)
  * Specification", section numbers below are its third edition's.
  */
 import UPNG from "upng-js";
 import { FormatError, UsageError } from "../base/errors.ts";
+import { fromBytes, fromLatin1, readExif } from "./exif.ts";
 
 /**
  * Pixels, row by row from the top left, `channels` bytes each: grey, RGB or RGBA with alpha not
@@ -17,9 +18,20 @@ export interface Picture {
   readonly data: Uint8Array;
 }
 
+/** As `Picture`, with 16 bits for each channel. */
+export interface DeepPicture {
+  readonly width: number;
+  readonly height: number;
+  readonly channels: 1 | 3 | 4;
+  readonly data: Uint16Array;
+}
+
+/** Keyword and text of a text inside a picture. */
+export type Text = readonly [key: string, value: string];
+
 export interface PngOptions {
-  /** Keyword and text, in order. Latin-1 goes to tEXt, everything else to iTXt, as Pillow does. */
-  readonly text?: readonly (readonly [key: string, value: string])[];
+  /** In order. Latin-1 goes to tEXt, everything else to iTXt, as Pillow does. */
+  readonly text?: readonly Text[];
 }
 
 const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
@@ -27,12 +39,20 @@ const COLOUR_TYPES: Readonly<Record<Picture["channels"], number>> = { 1: 0, 3: 2
 /** Pixels of the largest picture that is read: 1 GiB as RGBA. */
 const PIXEL_LIMIT = 1 << 28;
 
+/** 0 … 1 as 16 bits, rounded and clamped. */
+export function toDeep(
+  { width, height, data }: { width: number; height: number; data: Float32Array },
+): DeepPicture {
+  const deep = Uint16Array.from(data, (x) => Math.round(Math.min(1, Math.max(0, x)) * 65535));
+  return { width, height, channels: 3, data: deep };
+}
+
 /**
  * A PNG file. Throws `UsageError` for a keyword or text that PNG cannot hold, `RangeError` when
- * `data` has not width × height × channels bytes.
+ * `data` has not width × height × channels elements.
  */
 export async function encodePng(
-  picture: Picture,
+  picture: Picture | DeepPicture,
   options: PngOptions = {},
 ): Promise<Uint8Array<ArrayBuffer>> {
   const { width, height, channels, data } = picture;
@@ -40,14 +60,14 @@ export async function encodePng(
     throw new RangeError(
       `A picture of ${width}×${height} pixels and ${channels} channels needs ${
         width * height * channels
-      } bytes, not ${data.length}`,
+      } values, not ${data.length}`,
     );
   }
   const header = new Uint8Array(13);
   const view = new DataView(header.buffer);
   view.setUint32(0, width);
   view.setUint32(4, height);
-  header.set([8, COLOUR_TYPES[channels], 0, 0, 0], 8);
+  header.set([8 * data.BYTES_PER_ELEMENT, COLOUR_TYPES[channels], 0, 0, 0], 8);
   return concat([
     SIGNATURE,
     chunk("IHDR", header),
@@ -61,15 +81,18 @@ export async function encodePng(
  * Scanlines, each after its filter's number (section 9). The filter is the one whose differences
  * have the least sum of magnitudes, as section 12.7 recommends.
  */
-function filtered({ width, height, channels, data }: Picture): Uint8Array<ArrayBuffer> {
-  const stride = width * channels;
+function filtered(picture: Picture | DeepPicture): Uint8Array<ArrayBuffer> {
+  const { width, height, channels } = picture;
+  const data = picture.data instanceof Uint16Array ? bigEndian(picture.data) : picture.data;
+  const pixel = channels * picture.data.BYTES_PER_ELEMENT;
+  const stride = width * pixel;
   const out = new Uint8Array(height * (stride + 1));
   const tries = Array.from({ length: 5 }, () => new Uint8Array(stride));
   const nothing = new Uint8Array(stride);
   for (let y = 0; y < height; y++) {
     const row = data.subarray(y * stride, (y + 1) * stride);
     const above = y > 0 ? data.subarray((y - 1) * stride, y * stride) : nothing;
-    const sums = applyFilters(row, above, channels, tries);
+    const sums = applyFilters(row, above, pixel, tries);
     const best = sums.indexOf(Math.min(...sums));
     out[y * (stride + 1)] = best;
     out.set(tries[best], y * (stride + 1) + 1);
@@ -77,23 +100,29 @@ function filtered({ width, height, channels, data }: Picture): Uint8Array<ArrayB
   return out;
 }
 
+function bigEndian(values: Uint16Array): Uint8Array {
+  const view = new DataView(new ArrayBuffer(values.length * 2));
+  for (let i = 0; i < values.length; i++) view.setUint16(2 * i, values[i]);
+  return new Uint8Array(view.buffer);
+}
+
 /**
  * Fills `tries` with a row under each filter; returns the sums of magnitudes of the differences,
- * taken as signed bytes.
+ * taken as signed bytes. A pixel has `pixel` bytes.
  */
 function applyFilters(
   row: Uint8Array,
   above: Uint8Array,
-  channels: number,
+  pixel: number,
   tries: readonly Uint8Array[],
 ): number[] {
   const [none, sub, up, average, paeth] = tries;
   let s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0;
   for (let i = 0; i < row.length; i++) {
     const x = row[i];
-    const a = i < channels ? 0 : row[i - channels]; // left
+    const a = i < pixel ? 0 : row[i - pixel]; // left
     const b = above[i];
-    const c = i < channels ? 0 : above[i - channels]; // above left
+    const c = i < pixel ? 0 : above[i - pixel]; // above left
     const pa = Math.abs(b - c);
     const pb = Math.abs(a - c);
     const pc = Math.abs(a + b - 2 * c);
@@ -127,13 +156,18 @@ function textChunk(key: string, value: string): Uint8Array {
       `Cannot write the PNG text ${JSON.stringify(key)}: the text holds a null character`,
     );
   }
-  // deno-lint-ignore no-control-regex -- every Latin-1 character but null
-  if (/^[\x01-\xff]*$/.test(value)) {
+  // Latin-1 that reads as UTF-8 would be taken for it: several programs write UTF-8 into tEXt
+  if (isLatin1(value) && fromBytes(latin1(value)) === value) {
     return chunk("tEXt", concat([latin1(key), Uint8Array.of(0), latin1(value)]));
   }
   // uncompressed, no language, no translated keyword
   const text = new TextEncoder().encode(value);
   return chunk("iTXt", concat([latin1(key), new Uint8Array(5), text]));
+}
+
+function isLatin1(text: string): boolean {
+  for (let i = 0; i < text.length; i++) if (text.charCodeAt(i) > 0xff) return false;
+  return true;
 }
 
 function latin1(text: string): Uint8Array {
@@ -172,12 +206,20 @@ function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
   return out;
 }
 
+/** Throws `RangeError` where more than `most` bytes come out. */
 async function through(
   data: Uint8Array<ArrayBuffer>,
   stream: CompressionStream | DecompressionStream,
+  most = Infinity,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  const source = new Blob([data]).stream();
-  return new Uint8Array(await new Response(source.pipeThrough(stream)).arrayBuffer());
+  const parts: Uint8Array[] = [];
+  let length = 0;
+  for await (const part of new Blob([data]).stream().pipeThrough(stream)) {
+    length += part.length;
+    if (length > most) throw new RangeError(`More than ${most} bytes`);
+    parts.push(part);
+  }
+  return concat(parts);
 }
 
 // ---- reading
@@ -251,17 +293,21 @@ async function toPng(
   return new Uint8Array(await blob.arrayBuffer());
 }
 
+/** Bytes that a compressed text may have: a small file must not fill the memory. */
+const TEXT_LIMIT = 1 << 26;
+
 /**
- * The texts of a PNG (tEXt, zTXt, iTXt), in the order of the file. Throws `FormatError`, naming
- * `name`, for a file that is no PNG or is damaged.
+ * The texts of a PNG (tEXt, zTXt, iTXt, and those in eXIf), in the order of the file. Throws
+ * `FormatError`, naming `name`, for a file that is no PNG or is damaged.
  */
 export async function readPngText(
   bytes: Uint8Array<ArrayBuffer>,
   name = "the picture",
-): Promise<[key: string, value: string][]> {
+): Promise<Text[]> {
   if (!isPng(bytes)) throw unreadable(name, "it is not a PNG picture");
-  const texts: [string, string][] = [];
+  const texts: Text[] = [];
   for (const { type, data } of pngChunks(bytes, name)) {
+    if (type === "eXIf") texts.push(...readExif(data));
     if (type !== "tEXt" && type !== "zTXt" && type !== "iTXt") continue;
     let at = data.indexOf(0);
     if (at < 0) throw unreadable(name, `its ${type} chunk has no keyword`);
@@ -275,19 +321,15 @@ export async function readPngText(
     }
     let text = data.subarray(at);
     if (isCompressed) {
-      text = await through(text.slice(), new DecompressionStream("deflate")).catch(() => {
-        throw unreadable(name, `its ${type} chunk "${key}" is damaged`);
-      });
+      text = await through(text.slice(), new DecompressionStream("deflate"), TEXT_LIMIT).catch(
+        () => {
+          throw unreadable(name, `its ${type} chunk "${key}" is damaged or too long`);
+        },
+      );
     }
-    texts.push([key, type === "iTXt" ? new TextDecoder().decode(text) : fromLatin1(text)]);
+    texts.push([key, fromBytes(text)]);
   }
   return texts;
-}
-
-function fromLatin1(data: Uint8Array): string {
-  let text = "";
-  for (const byte of data) text += String.fromCharCode(byte);
-  return text;
 }
 
 interface Chunk {

@@ -20,7 +20,85 @@ export interface Recipe {
   /** −1 draws one. */
   readonly seed?: number;
   readonly batchCount?: number;
+  /** Only this picture of the batch, from 0. */
+  readonly batchIndex?: number;
+  /** Each picture of a batch has a seed of its own, or one generator serves all of them. */
+  readonly batchSeeds?: "each" | "one";
   /** Whose generator the noise is: torch's on a CPU or on CUDA. */
   readonly rng?: "cpu" | "cuda";
+  /** The generator of the noise that samplers add, where it is another one. */
+  readonly samplerRng?: "cpu" | "cuda";
   readonly clipSkip?: number;
+  /** Whose grammar and arithmetic of emphasis. */
+  readonly weighting?: "a1111" | "comfy" | "none";
+  /** How 0 … 1 becomes a byte. */
+  readonly rounding?: "round" | "truncate";
+  /** SDXL: zeros stand for the negative prompt. */
+  readonly zeroNegative?: boolean;
+  /** The tool whose conventions hold where nothing else is said. */
+  readonly match?: "diffusers" | "a1111" | "comfyui" | "sdcpp";
+}
+
+/** Programs whose pictures are understood, and what they are called. */
+export const TOOLS = {
+  ldm: "ldm",
+  a1111: "AUTOMATIC1111's web UI",
+  comfyui: "ComfyUI",
+  sdcpp: "stable-diffusion.cpp",
+  invokeai: "InvokeAI",
+  fooocus: "Fooocus",
+  kohya: "kohya's gen_img",
+} as const;
+export type Tool = keyof typeof TOOLS;
+
+/** What a file is for; named as the option that takes it. */
+export type FileRole = "model" | "vae" | "taesd" | "tokenizer";
+
+/** How a picture was made, as its file says. */
+export interface Remembered {
+  readonly tool: Tool;
+  readonly recipe: Recipe;
+  /** Names of files and folders that it was made with, never paths; the checkpoint's may lack its extension. */
+  readonly files: Readonly<Partial<Record<FileRole, string>>>;
+  /** The first ten hexadecimal digits of the SHA-256 of the checkpoint's file, as AUTOMATIC1111 writes them. */
+  readonly modelHash?: string;
+  /** Type of the weights on the device. */
+  readonly dtype?: "f16" | "f32";
+  /** With kernels that were tuned for the device. */
+  readonly tuned?: boolean;
+  /** What the file says and a recipe cannot, each as a phrase that can follow "cannot match". */
+  readonly unmatched: readonly string[];
+}
+
+/** Fields with a value: an undefined one is no field. */
+export function defined<T extends object>(
+  fields: T,
+): { [K in keyof T]: Exclude<T[K], undefined> } {
+  return Object.fromEntries(
+    Object.entries(fields).filter(([, value]) => value !== undefined),
+  ) as { [K in keyof T]: Exclude<T[K], undefined> };
+}
+
+/** The last part of a path of any system. */
+export function fileName(path: string): string {
+  return path.replace(/[\\/]+$/, "").replace(/^.*[\\/]/, "");
+}
+
+const SEEDS = 2n ** 32n;
+
+/**
+ * A seed that another program used, of any size. torch's CPU generator takes the low 32 bits of a seed, so these give the
+ * same noise; its CUDA generator takes 64, of which only 32 can be asked for here.
+ */
+export function seedOf(
+  value: unknown,
+  rng: "cpu" | "cuda",
+): { readonly seed: number | undefined; readonly unmatched: readonly string[] } {
+  const isWhole = typeof value === "bigint" ||
+    typeof value === "string" && /^-?\d{1,30}$/.test(value) ||
+    typeof value === "number" && Number.isInteger(value);
+  const whole = isWhole ? BigInt(value as bigint | string | number) : undefined;
+  if (whole === undefined || whole < 0n) return { seed: undefined, unmatched: [`the seed`] };
+  const seed = Number(whole % SEEDS);
+  return { seed, unmatched: whole < SEEDS || rng === "cpu" ? [] : [`the seed ${whole}`] };
 }

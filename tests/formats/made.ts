@@ -76,3 +76,13 @@ export async function failure(
   }
   assert.fail(`nothing failed, a ${kind} was expected`);
 }
+
+/** Whole numbers below 2³¹ that are the same in every run (Lehmer's generator). */
+export function seeded(seed: number): () => number {
+  let state = seed;
+  return () => state = state * 48271 % 0x7fffffff;
+}
+
+export function pick<T>(random: () => number, from: readonly T[]): T {
+  return from[random() % from.length];
+}

@@ -2,12 +2,20 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { crc32, deflateSync, inflateSync } from "node:zlib";
 import UPNG from "upng-js";
-import { decodePicture, encodePng, type Picture, readPngText } from "../../lib/formats/png.ts";
+import {
+  decodePicture,
+  encodePng,
+  type Picture,
+  readPngText,
+  toDeep,
+} from "../../lib/formats/png.ts";
 import { failure } from "./made.ts";
 
 /** What is used of upng-js, which ships no types. */
 const upng = UPNG as {
-  decode(file: ArrayBuffer): { width: number; height: number };
+  decode(
+    file: ArrayBuffer,
+  ): { width: number; height: number; depth: number; data: Uint8Array };
   toRGBA8(decoded: unknown): ArrayBuffer[];
 };
 
@@ -80,6 +88,27 @@ Deno.test("decodePicture gives back what encodePng wrote, with alpha only where 
   }
   const opaque = { ...picture(4, 4, 4), data: new Uint8Array(64).fill(255) };
   assert.equal((await decodePicture(await encodePng(opaque))).channels, 3);
+});
+
+Deno.test("encodePng writes 16 bits that upng-js gives back, for 1, 3 and 4 channels", async () => {
+  for (const [width, height] of SIZES) {
+    for (const channels of [1, 3, 4] as const) {
+      const { data } = picture(width, height, channels);
+      const deep = Uint16Array.from(data, (byte, i) => (byte << 8) ^ (i * 77 & 0xff));
+      const decoded = upng.decode(
+        (await encodePng({ width, height, channels, data: deep })).buffer,
+      );
+      assert.equal(decoded.depth, 16);
+      const view = new DataView(decoded.data.buffer, decoded.data.byteOffset);
+      const values = deep.map((_, i) => view.getUint16(2 * i));
+      assert.deepEqual(values, deep, `${width}×${height}, ${channels} channels`);
+    }
+  }
+});
+
+Deno.test("toDeep rounds and clamps", () => {
+  const data = Float32Array.of(0, 1, -0.1, 1.5, 0.5, 1 / 65535);
+  assert.deepEqual([...toDeep({ width: 2, height: 1, data }).data], [0, 65535, 0, 65535, 32768, 1]);
 });
 
 Deno.test("encodePng chooses among all five filters and packs a smooth picture smaller than unfiltered", async () => {

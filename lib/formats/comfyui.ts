@@ -1,0 +1,86 @@
+/**
+ * ComfyUI's "prompt", written: the graph of nodes that makes a picture, in the form its server takes (`nodes.py`,
+ * `SaveImage`), with the nodes and numbers of the graph that ComfyUI starts with.
+ */
+
+/** What the plain graph says. Names of sampler and schedule are ComfyUI's. */
+export interface ComfyGraph {
+  /** The checkpoint's file name. */
+  readonly checkpoint: string;
+  /** Another autoencoder's file name. */
+  readonly vae?: string | undefined;
+  readonly prompt: string;
+  readonly negativePrompt: string;
+  readonly width: number;
+  readonly height: number;
+  readonly seed: number;
+  readonly steps: number;
+  readonly cfgScale: number;
+  readonly guidanceRescale: number;
+  readonly sampler: string;
+  readonly schedule: string;
+  /** 1 is the layer that the checkpoint was trained with. */
+  readonly clipSkip: number;
+}
+
+/** The text for the PNG key "prompt": ASCII, as Python's `json.dumps` writes it. */
+export function writeComfyGraph(graph: ComfyGraph): string {
+  const { clipSkip, guidanceRescale, vae } = graph;
+  const node = (class_type: string, inputs: Readonly<Record<string, unknown>>) => ({
+    inputs,
+    class_type,
+  });
+  const from = (id: string, output: number) => [id, output];
+  const [sampler, checkpoint, latent, positive, negative, decode, save] = [
+    "3",
+    "4",
+    "5",
+    "6",
+    "7",
+    "8",
+    "9",
+  ]; // the numbers of ComfyUI's own first graph
+  const [skip, rescale, otherVae] = ["10", "11", "12"];
+  const clip = clipSkip > 1 ? from(skip, 0) : from(checkpoint, 1);
+  const nodes = {
+    [sampler]: node("KSampler", {
+      seed: graph.seed,
+      steps: graph.steps,
+      cfg: graph.cfgScale,
+      sampler_name: graph.sampler,
+      scheduler: graph.schedule,
+      denoise: 1,
+      model: guidanceRescale > 0 ? from(rescale, 0) : from(checkpoint, 0),
+      positive: from(positive, 0),
+      negative: from(negative, 0),
+      latent_image: from(latent, 0),
+    }),
+    [checkpoint]: node("CheckpointLoaderSimple", { ckpt_name: graph.checkpoint }),
+    [latent]: node("EmptyLatentImage", {
+      width: graph.width,
+      height: graph.height,
+      batch_size: 1,
+    }),
+    [positive]: node("CLIPTextEncode", { text: graph.prompt, clip }),
+    [negative]: node("CLIPTextEncode", { text: graph.negativePrompt, clip }),
+    [decode]: node("VAEDecode", {
+      samples: from(sampler, 0),
+      vae: vae === undefined ? from(checkpoint, 2) : from(otherVae, 0),
+    }),
+    [save]: node("SaveImage", { filename_prefix: "ldm", images: from(decode, 0) }),
+    ...(clipSkip > 1 && {
+      [skip]: node("CLIPSetLastLayer", {
+        stop_at_clip_layer: -clipSkip,
+        clip: from(checkpoint, 1),
+      }),
+    }),
+    ...(guidanceRescale > 0 && {
+      [rescale]: node("RescaleCFG", { multiplier: guidanceRescale, model: from(checkpoint, 0) }),
+    }),
+    ...(vae !== undefined && { [otherVae]: node("VAELoader", { vae_name: vae }) }),
+  };
+  return JSON.stringify(nodes).replaceAll(
+    /[\u007f-\uffff]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
