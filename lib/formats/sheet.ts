@@ -13,7 +13,7 @@ export interface SheetOptions {
   readonly columns?: number | undefined;
   /** A label for each column. */
   readonly columnLabels?: readonly string[] | undefined;
-  /** Likewise. */
+  /** A label for each row. */
   readonly rowLabels?: readonly string[] | undefined;
   /** Over everything. */
   readonly title?: string | undefined;
