@@ -206,7 +206,7 @@ function choiceOf(inside: string): Resolve {
   return (scope) => {
     const available = options.length === 1 ? valuesOf(options[0], scope) : options;
     const [first, last] = counts(available.length);
-    const count = first + Math.floor(scope.draw() * (last - first + 1));
+    const count = first < last ? first + Math.floor(scope.draw() * (last - first + 1)) : first;
     const texts = drawn(available, count, scope.draw).map(({ text }) => resolve(text, scope));
     return joined(texts, separator);
   };
@@ -267,7 +267,7 @@ function wildcardAt(text: string, index: number): WildcardFound {
   const piece = (scope: Scope) => {
     const name = nameIn(scope);
     const values = scope.wildcards(name);
-    if (values.length === 0) return `__${name}__`;
+    if (values.length === 0) return path === named ? all : `__${name}__`;
     const value = values[Math.floor(scope.draw() * values.length)];
     return resolve(value, { ...scope, variables: new Map([...scope.variables, ...given]) });
   };

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { chunkPrompt, type PromptChunk } from "../../lib/text/prompt.ts";
 import { clipTokenizer } from "../../lib/text/tokenizer.ts";
+import { CASES } from "./prompts.ts";
 
 const tokenizer = clipTokenizer("<|endoftext|>");
 const { start, end } = tokenizer;
@@ -15,6 +16,24 @@ Deno.test("chunkPrompt gives a short prompt as start, tokens, end, padding, and 
   assert.deepEqual([...chunk.ids.subarray(0, 6)], [start, 320, 3240, end, end, end]);
   assert.deepEqual([...chunk.weights.subarray(0, 5)], [1, 1, 1.5, 1, 1]);
   assert.deepEqual([chunk.ids.length, chunk.weights.length], [77, 77]);
+});
+
+Deno.test("chunkPrompt gives the chunks of A1111 and ComfyUI", () => {
+  for (const { prompt, chunks } of CASES) {
+    for (const weighting of ["a1111", "comfy"] as const) {
+      const got = chunkPrompt(tokenizer, prompt, weighting).chunks.map((
+        { ids, weights, count },
+      ) => ({
+        ids: [...ids.subarray(1, count - 1)],
+        weights: Array.from(weights.subarray(1, count - 1)),
+      }));
+      const expected = chunks[weighting].map(({ ids, weights }) => ({
+        ids,
+        weights: ids.map((_, i) => Math.fround(weights[i] ?? 1)),
+      }));
+      assert.deepEqual(got, expected, `${weighting} ${JSON.stringify(prompt)}`);
+    }
+  }
 });
 
 Deno.test("chunkPrompt pads as the tokenizer does and leaves the prompt's own ! alone", () => {
