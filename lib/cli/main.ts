@@ -8,6 +8,7 @@ import { doctor } from "./doctor.ts";
 import { encode } from "./encode.ts";
 import { inspect } from "./inspect.ts";
 import { printJson, printLine, writeStderr } from "./terminal.ts";
+import { tokens } from "./tokens.ts";
 import { tune } from "./tune.ts";
 import { txt2img } from "./txt2img.ts";
 
@@ -23,6 +24,7 @@ const COMMANDS: Readonly<Record<string, Subcommand>> = {
   encode: { summary: "a picture to latents: the first stage alone", run: encode },
   decode: { summary: "latents to a picture", run: decode },
   inspect: { summary: "what a checkpoint or a picture holds", run: inspect },
+  tokens: { summary: "what a prompt is read as: chunks, tokens, weights", run: tokens },
   doctor: { summary: "what this device can do, and whether it computes correctly", run: doctor },
   tune: { summary: "the fastest kernels on this device, for --tuned", run: tune },
 };
