@@ -83,11 +83,26 @@ export type { ClipTokenizer, Tokens } from "./lib/text/tokenizer.ts";
 export { parsePromptFile } from "./lib/formats/prompt_file.ts";
 export type { BadLine, PromptFile, PromptItem } from "./lib/formats/prompt_file.ts";
 export type { Asked } from "./lib/formats/prompt_fields.ts";
-export type { Recipe } from "./lib/formats/recipe.ts";
+export { drawsOf, resolveDynamic, wildcardsOf } from "./lib/text/dynamic.ts";
+export type { Draw, Wildcards } from "./lib/text/dynamic.ts";
+export { applyStyles, parseStyles } from "./lib/text/styles.ts";
+export type { Style } from "./lib/text/styles.ts";
+
+// How pictures were made
+export { readRecipe, readTexts } from "./lib/formats/remember.ts";
+export { TOOLS } from "./lib/formats/recipe.ts";
+export type { FileRole, Recipe, Remembered, Tool } from "./lib/formats/recipe.ts";
+export { readInfotext, writeInfotext } from "./lib/formats/infotext.ts";
+export type { Infotext, ReadInfotext } from "./lib/formats/infotext.ts";
+export { writeComfyGraph } from "./lib/formats/comfyui.ts";
+export type { ComfyGraph } from "./lib/formats/comfyui.ts";
 
 // Files
-export { decodePicture, encodePng } from "./lib/formats/png.ts";
-export type { Picture, PngOptions } from "./lib/formats/png.ts";
+export { decodePicture, encodePng, toDeep } from "./lib/formats/png.ts";
+export type { DeepPicture, PngOptions, Text } from "./lib/formats/png.ts";
+export type { Picture } from "./lib/base/picture.ts";
+export { encodeJpeg } from "./lib/formats/jpeg.ts";
+export type { JpegOptions } from "./lib/formats/jpeg.ts";
 export { sheet } from "./lib/formats/sheet.ts";
 export type { SheetOptions } from "./lib/formats/sheet.ts";
 export { sixel } from "./lib/formats/sixel.ts";

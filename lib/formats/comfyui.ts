@@ -9,15 +9,25 @@ export interface ComfyGraph {
   readonly checkpoint: string;
   /** Another autoencoder's file name. */
   readonly vae?: string | undefined;
+  /** What to show. */
   readonly prompt: string;
+  /** What not to show. */
   readonly negativePrompt: string;
+  /** Pixels. */
   readonly width: number;
+  /** Pixels. */
   readonly height: number;
+  /** Of the noise. */
   readonly seed: number;
+  /** Sampling steps. */
   readonly steps: number;
+  /** 1 is no guidance. */
   readonly cfgScale: number;
+  /** 0 is off. */
   readonly guidanceRescale: number;
+  /** As ComfyUI names it. */
   readonly sampler: string;
+  /** As ComfyUI names it. */
   readonly schedule: string;
   /** 1 is the layer that the checkpoint was trained with. */
   readonly clipSkip: number;

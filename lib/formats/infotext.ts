@@ -6,7 +6,9 @@
 
 /** What a text-to-image picture was made with. Sampler and schedule are AUTOMATIC1111's labels. */
 export interface Infotext {
+  /** What to show; may have several lines. */
   readonly prompt: string;
+  /** "" where there is none. */
   readonly negativePrompt: string;
   /**
    * In the order in which they are written; `undefined` leaves an entry out. Keys have two or more letters, digits, spaces,
@@ -17,8 +19,11 @@ export interface Infotext {
 
 /** What a text says; values are as they were before they were quoted. */
 export interface ReadInfotext {
+  /** What to show. */
   readonly prompt: string;
+  /** "" where there is none. */
   readonly negativePrompt: string;
+  /** In the order in which they stand. */
   readonly entries: ReadonlyMap<string, string>;
 }
 

@@ -7,6 +7,7 @@ import { FormatError, UsageError } from "../base/errors.ts";
 import { fromBytes, fromLatin1, readExif, writeExif } from "./exif.ts";
 import type { Picture, Text } from "./png.ts";
 
+/** How a JPEG file is written. */
 export interface JpegOptions {
   /** 1 … 100. */
   readonly quality: number;

@@ -5,30 +5,27 @@
  */
 import UPNG from "upng-js";
 import { FormatError, UsageError } from "../base/errors.ts";
+import type { Picture } from "../base/picture.ts";
 import { fromBytes, fromLatin1, readExif } from "./exif.ts";
 
-/**
- * Pixels, row by row from the top left, `channels` bytes each: grey, RGB or RGBA with alpha not
- * multiplied in.
- */
-export interface Picture {
-  readonly width: number;
-  readonly height: number;
-  readonly channels: 1 | 3 | 4;
-  readonly data: Uint8Array;
-}
+export type { Picture } from "../base/picture.ts";
 
 /** As `Picture`, with 16 bits for each channel. */
 export interface DeepPicture {
+  /** Pixels. */
   readonly width: number;
+  /** Pixels. */
   readonly height: number;
+  /** Elements of a pixel. */
   readonly channels: 1 | 3 | 4;
+  /** width × height × channels elements. */
   readonly data: Uint16Array;
 }
 
 /** Keyword and text of a text inside a picture. */
 export type Text = readonly [key: string, value: string];
 
+/** What a PNG file holds besides pixels. */
 export interface PngOptions {
   /** In order. Latin-1 goes to tEXt, everything else to iTXt, as Pillow does. */
   readonly text?: readonly Text[];

@@ -5,20 +5,29 @@
 
 /** Whatever a file leaves out is undefined. */
 export interface Recipe {
+  /** What to show. */
   readonly prompt?: string;
+  /** What not to show. */
   readonly negativePrompt?: string;
   /** Pixels. */
   readonly width?: number;
+  /** Pixels. */
   readonly height?: number;
+  /** Sampling steps. */
   readonly steps?: number;
+  /** Classifier-free guidance; 1 is off. */
   readonly cfgScale?: number;
+  /** From 0, off, to 1. */
   readonly guidanceRescale?: number;
   /** Any tool's spelling. */
   readonly sampler?: string;
+  /** Any tool's spelling. */
   readonly schedule?: string;
+  /** Share of fresh noise. */
   readonly eta?: number;
   /** −1 draws one. */
   readonly seed?: number;
+  /** Pictures. */
   readonly batchCount?: number;
   /** Only this picture of the batch, from 0. */
   readonly batchIndex?: number;
@@ -28,6 +37,7 @@ export interface Recipe {
   readonly rng?: "cpu" | "cuda";
   /** The generator of the noise that samplers add, where it is another one. */
   readonly samplerRng?: "cpu" | "cuda";
+  /** 1 is the family's own layer of the text encoder. */
   readonly clipSkip?: number;
   /** Whose grammar and arithmetic of emphasis. */
   readonly weighting?: "a1111" | "comfy" | "none";
@@ -49,6 +59,7 @@ export const TOOLS = {
   fooocus: "Fooocus",
   kohya: "kohya's gen_img",
 } as const;
+/** One of `TOOLS`. */
 export type Tool = keyof typeof TOOLS;
 
 /** What a file is for; named as the option that takes it. */
@@ -56,7 +67,9 @@ export type FileRole = "model" | "vae" | "taesd" | "tokenizer";
 
 /** How a picture was made, as its file says. */
 export interface Remembered {
+  /** Who made it. */
   readonly tool: Tool;
+  /** What it was made with. */
   readonly recipe: Recipe;
   /** Names of files and folders that it was made with, never paths; the checkpoint's may lack its extension. */
   readonly files: Readonly<Partial<Record<FileRole, string>>>;

@@ -6,7 +6,9 @@ import { trimEnd, trimStart } from "./python.ts";
 
 /** What a style says: `{prompt}` in it stands for the prompt, else it follows after a comma. */
 export interface Style {
+  /** Around the prompt. */
   readonly prompt: string;
+  /** Around the negative prompt. */
   readonly negativePrompt: string;
 }
 

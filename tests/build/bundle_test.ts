@@ -30,6 +30,9 @@ const SUITE: Readonly<Record<string, readonly string[]>> = {
     "ldm inspect tells what a checkpoint is and holds, without a GPU",
     "ldm inspect tells a picture's size and text",
   ],
+  "cli/tokens_test.ts": [
+    "ldm tokens makes choices by the seed, with wildcards and styles of files",
+  ],
   "cli/txt2img_test.ts": [
     "ldm saves pictures with their parameters, prints their paths and never overwrites",
     "ldm takes a tokenizer folder in place of the checkpoint's",

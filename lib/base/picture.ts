@@ -1,0 +1,13 @@
+/** Pictures of 8 bits: what files hold and screens show. */
+
+/** Pixels, row by row from the top left: grey, RGB, or RGBA with alpha not multiplied in. */
+export interface Picture {
+  /** Pixels. */
+  readonly width: number;
+  /** Pixels. */
+  readonly height: number;
+  /** Bytes of a pixel. */
+  readonly channels: 1 | 3 | 4;
+  /** width × height × channels bytes. */
+  readonly data: Uint8Array;
+}
