@@ -14,6 +14,7 @@ const STAND_INS: Readonly<Record<string, string>> = {
   "v1-5-pruned-emaonly.safetensors": "tiny/sd1.safetensors",
   "sd_xl_base_1.0.safetensors": "tiny/sdxl.safetensors",
   "photo.jpg": "pictures/fox.png",
+  "foxes.txt": "prompts/foxes.txt",
 };
 
 /** What takes long, and what is run in its place; doctor and tune have tests of their own. */
@@ -80,7 +81,10 @@ Deno.test("the README's commands run", async () => {
     }
     const pictures = made(cwd).filter((name) => name.endsWith(".png"));
     deepEqual(pictures, ["fox.png", "out.png", "photo.png"]);
-    deepEqual(names(join(cwd, "foxes")), ["10.png", "7.png", "8.png", "9.png"]);
+    const foxes = names(join(cwd, "foxes"));
+    const one = ["10.png", "7.png", "8.png", "9.png"];
+    deepEqual(foxes.filter((name) => !/^\d+-/.test(name)), [...one, "foxes.journal.jsonl"]);
+    equal(foxes.length, one.length + 1 + 3);
   });
 });
 

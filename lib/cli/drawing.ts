@@ -5,7 +5,7 @@ import { UsageError } from "../base/errors.ts";
 import { loadModel } from "../engine/load.ts";
 import type { Recipe } from "../formats/recipe.ts";
 import { textToImage } from "../pipelines/text_to_image.ts";
-import { type Listener, listenersOf, listenTo } from "./listening.ts";
+import { type About, type Listener, listenersOf, listenTo } from "./listening.ts";
 import { modelPath, withLoaded } from "./loading.ts";
 import {
   addModelOptions,
@@ -13,11 +13,12 @@ import {
   addSaveOptions,
   type ModelOptions,
   progressOptions,
+  type ReportOptions,
   type SaveOptions,
 } from "./options.ts";
-import { openOutput } from "./output.ts";
+import { type Earlier, openOutput, type Output, type OutputOptions } from "./output.ts";
 import { paceOf } from "./pace.ts";
-import { progressTo } from "./progress.ts";
+import { type Progress, progressTo } from "./progress.ts";
 import {
   addPictureOptions,
   type PictureOptions,
@@ -47,13 +48,49 @@ export function addDrawingOptions(command: Command): Command {
   return addReportOptions(addModelOptions(addSaveOptions(command, USUAL_OUTPUT)));
 }
 
-/** Makes, saves and tells of the pictures of one recipe; further listeners hear of it after the usual ones. */
-export type Draw = (recipe: Recipe, ...listeners: readonly Listener[]) => Promise<void>;
+/** What one recipe of several has of its own. */
+export interface DrawOptions {
+  /** Hear of everything after the usual listeners. */
+  readonly listeners?: readonly Listener[];
+  /** Where its pictures go, if not where the others do. */
+  readonly output?: Output;
+  /** Pictures of the recipes before it, for names. */
+  readonly firstIndex?: number;
+  /** What earlier attempts at its pictures may have left. */
+  readonly earlier?: (index: number) => Earlier;
+  /** Told with each of its JSON events. */
+  readonly about?: About;
+}
+
+/** Makes, saves and tells of the pictures of one recipe. */
+export type Draw = (recipe: Recipe, options?: DrawOptions) => Promise<void>;
 
 /** What is known of a run beforehand. */
 export interface Run {
   /** How many pictures all its recipes make together, for the time left; as many as one recipe does where it is left out. */
   readonly pictures?: number;
+  /** Where pictures go; what the options say where it is left out. */
+  readonly output?: Output;
+  /** True where there are several recipes: then the model stays. */
+  readonly several?: boolean;
+  /** Tells a person; what the options say where it is left out. */
+  readonly progress?: Progress;
+}
+
+/** Opens the place where pictures go, as options say. Throws `UsageError` and `FileError` where they cannot. */
+export async function outputOf(
+  { output: pattern = USUAL_OUTPUT, json, overwrite }: SaveOptions & ReportOptions,
+  options: Partial<OutputOptions> = {},
+): Promise<Output> {
+  if (pattern === "-" && json) {
+    throw new UsageError("Cannot use --json with -o -: both write to stdout");
+  }
+  return await openOutput(pattern, {
+    extension: ".png",
+    name: USUAL_OUTPUT,
+    overwrite: overwrite === true,
+    ...options,
+  });
 }
 
 /**
@@ -63,36 +100,28 @@ export interface Run {
 export async function withDrawing(
   options: DrawingOptions,
   work: (draw: Draw) => Promise<void>,
-  { pictures }: Run = {},
+  run: Run = {},
 ): Promise<void> {
   const path = modelPath(options);
-  const pattern = options.output ?? USUAL_OUTPUT;
-  if (pattern === "-" && options.json) {
-    throw new UsageError("Cannot use --json with -o -: both write to stdout");
-  }
-  const output = await openOutput(pattern, {
-    extension: ".png",
-    name: USUAL_OUTPUT,
-    overwrite: options.overwrite === true,
-  });
+  const output = run.output ?? await outputOf(options);
   const { vaeTiling, metadata } = options;
   const tokenizer = await readTokenizerOption(options.tokenizer);
-  const progress = progressTo(progressOptions(options));
-  const pace = paceOf(pictures);
+  const progress = run.progress ?? progressTo(progressOptions(options));
+  const pace = paceOf(run.pictures);
   const show = options.show && await openShow(progress);
   try {
     await withLoaded(loadModel, path, options, progress, async (model) => {
-      await work(async (recipe, ...further) => {
+      await work(async (recipe, { listeners = [], about, ...place } = {}) => {
         const request = requestOf(recipe, { vaeTiling, ...(tokenizer && { tokenizer }) });
-        const save = saver({ output, model: path, metadata });
-        const listeners = [
-          ...listenersOf(options, path, progress, pace),
+        const save = saver({ output, model: path, metadata, ...place });
+        const all = [
+          ...listenersOf(options, path, progress, pace, about),
           ...(show ? [showListener(show)] : []),
-          ...further,
+          ...listeners,
         ];
-        await listenTo(saving(textToImage(model, request), save), listeners);
+        await listenTo(saving(textToImage(model, request), save), all);
       });
-    });
+    }, run.several ? "model" : "run");
   } finally {
     progress.clear();
   }

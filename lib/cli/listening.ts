@@ -21,8 +21,16 @@ export async function listenTo(
   }
 }
 
-/** Progress to a person: the plan, steps and the time they take. A run of several requests has one `pace`. */
-export function personListener(progress: Progress, pace: Pace = paceOf()): Listener {
+/**
+ * Progress to a person: the plan, steps and the time they take. A run of several requests has one `pace`, and tells the plan
+ * of each only to those who want details.
+ */
+export function personListener(
+  progress: Progress,
+  pace: Pace = paceOf(),
+  isOneOfSeveral = false,
+): Listener {
+  const tellPlan = isOneOfSeveral ? progress.detail : progress.say;
   let since = performance.now(); // when the current picture began
   let sampled = since; // when its last step was done
   let steps = 0;
@@ -35,7 +43,7 @@ export function personListener(progress: Progress, pace: Pace = paceOf()): Liste
         const { settings, seeds, memory } = event;
         steps = settings.steps;
         pace.plan(seeds.length, steps, now);
-        progress.say(summary(settings, seeds));
+        tellPlan(summary(settings, seeds));
         for (const line of describeMemory(memory)) progress.detail(line);
         return progress.show("reading the prompt", 0, settings.steps);
       }
@@ -76,42 +84,42 @@ export const pathListener: Listener = async (event) => {
   if (event.kind === "saved" && event.path !== "-") await printLine(event.path);
 };
 
-/** Events to stdout as JSON, a line each. `model` is the checkpoint's path. */
-export function jsonListener(model: string): Listener {
+/** Which request of several events are about, for whoever reads them. */
+export type About = Readonly<Record<string, number>>;
+
+/**
+ * Events to stdout as JSON, a line each. `model` is the checkpoint's path. One request of several says what it is `about`,
+ * and ends with an event "item".
+ */
+export function jsonListener(model: string, about?: About): Listener {
   const start = performance.now();
   let since = start; // when the current picture began
   let saved = 0;
   const elapsed = () => seconds(performance.now() - since);
+  const tell = ({ event, ...fields }: Readonly<Record<string, unknown>>) =>
+    printJson({ event, ...about, ...fields });
   return async (event) => {
     switch (event.kind) {
       case "warning":
-        return await printJson({ event: "warning", message: event.message });
+        return await tell({ event: "warning", message: event.message });
       case "plan": {
         const { settings, seeds, sigmas, timesteps, memory } = event;
-        return await printJson({
-          event: "plan",
-          model,
-          ...settings,
-          seeds,
-          sigmas,
-          timesteps,
-          memory,
-        });
+        return await tell({ event: "plan", model, ...settings, seeds, sigmas, timesteps, memory });
       }
       case "step": {
         const { image, index, of, sigma } = event;
-        return await printJson({ event: "step", image, index, of, sigma, seconds: elapsed() });
+        return await tell({ event: "step", image, index, of, sigma, seconds: elapsed() });
       }
       case "saved": {
         const { path, index, seed } = event;
-        await printJson({ event: "saved", path, index, seed, seconds: elapsed() });
+        await tell({ event: "saved", path, index, seed, seconds: elapsed() });
         since = performance.now();
         saved += 1;
         return;
       }
       case "done":
-        return await printJson({
-          event: "done",
+        return await tell({
+          event: about === undefined ? "done" : "item",
           images: saved,
           seconds: seconds(performance.now() - start),
         });
@@ -130,8 +138,12 @@ export function listenersOf(
   model: string,
   progress: Progress,
   pace?: Pace,
+  about?: About,
 ): Listener[] {
-  return [personListener(progress, pace), json ? jsonListener(model) : pathListener];
+  return [
+    personListener(progress, pace, about !== undefined),
+    json ? jsonListener(model, about) : pathListener,
+  ];
 }
 
 /** "512×512, 20 steps of dpmpp_2m karras, cfg 7, seed 42". */

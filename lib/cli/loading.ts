@@ -27,6 +27,8 @@ export function firstStagePath(options: ModelOptions): string {
     : modelPath(options);
 }
 
+type Lifetime = NonNullable<LoadOptions["lifetime"]>;
+
 /** Loads something from a path to a device. */
 type Load<T> = (device: Device, path: string, options: LoadOptions) => Promise<T>;
 
@@ -37,13 +39,17 @@ interface Loaded {
   readonly fileBytes: number;
 }
 
-/** Opens the device and a model, tells what that noticed, runs `work` and frees everything. */
+/**
+ * Opens the device and a model, tells what that noticed, runs `work` and frees everything. A model that is used again and
+ * again lives as long as "model".
+ */
 export async function withLoaded<T extends Loaded & (Disposable | AsyncDisposable)>(
   load: Load<T>,
   path: string,
   options: ModelOptions,
   progress: Progress,
   work: (model: T) => Promise<void>,
+  lifetime: Lifetime = "run",
 ): Promise<void> {
   const start = performance.now();
   const { memoryBudget, dtype, vae, taesd, tuned } = options;
@@ -56,7 +62,7 @@ export async function withLoaded<T extends Loaded & (Disposable | AsyncDisposabl
     ...(vae !== undefined && vae !== path && { vae }),
     ...(taesd !== undefined && taesd !== path && { taesd }),
     ...(dtype !== undefined && { weights: dtype }),
-    lifetime: "run",
+    lifetime,
     progress: reading(options, progress),
   });
   if (options.json) {

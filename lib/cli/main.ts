@@ -3,6 +3,7 @@
 import { CommanderError } from "commander";
 import { DeviceError, FileError, FormatError, MemoryError, UsageError } from "../base/errors.ts";
 import project from "../../deno.json" with { type: "json" };
+import { batch } from "./batch.ts";
 import { decode } from "./decode.ts";
 import { doctor } from "./doctor.ts";
 import { encode } from "./encode.ts";
@@ -21,6 +22,10 @@ interface Subcommand {
 
 const COMMANDS: Readonly<Record<string, Subcommand>> = {
   txt2img: { summary: "a picture from a prompt; the word may be left out", run: txt2img },
+  batch: {
+    summary: "many pictures, from a file or stdin; what is done is not done again",
+    run: batch,
+  },
   encode: { summary: "a picture to latents: the first stage alone", run: encode },
   decode: { summary: "latents to a picture", run: decode },
   inspect: { summary: "what a checkpoint or a picture holds", run: inspect },
@@ -30,7 +35,7 @@ const COMMANDS: Readonly<Record<string, Subcommand>> = {
 };
 
 /** Commands that are planned. Taken as prompts they would waste somebody's time. */
-const PLANNED = ["batch", "img2img", "inpaint", "train", "convert", "bench"];
+const PLANNED = ["img2img", "inpaint", "train", "convert", "bench"];
 
 /** Runs the program on its arguments; returns its exit code. */
 export async function main(argv: readonly string[]): Promise<number> {

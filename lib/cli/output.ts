@@ -3,9 +3,9 @@
  * pipe, or the bytes on stdout.
  */
 
-import { basename, dirname, extname, join } from "node:path";
+import { basename, dirname, extname, join, resolve } from "node:path";
 import { FileError, UsageError } from "../base/errors.ts";
-import { fileError, writeWhole } from "../formats/files.ts";
+import { fileError, writeNew, writeWhole } from "../formats/files.ts";
 import { writeStdout } from "./terminal.ts";
 
 /** What a pattern may mention in braces. */
@@ -18,8 +18,25 @@ export interface Fields {
 
 /** An opened place for results. */
 export interface Output {
+  /** The folder that everything goes into, as far as the pattern says; `undefined` for stdout and devices. */
+  readonly folder: string | undefined;
+  /** Leaves a name to the result of an earlier run: it is not even overwritten. */
+  keep(path: string): void;
   /** The path of the next result, or "-" for stdout; no other call returns it. Throws `FileError`. */
   next(fields: Fields): Promise<string>;
+  /**
+   * Writes a result whole under the first name that nothing has, also when other processes save there, and returns its
+   * path, "-" for stdout. Throws `FileError`.
+   */
+  save(fields: Fields, content: Uint8Array, earlier?: Earlier): Promise<string>;
+}
+
+/** What an earlier attempt at the same result may have left. */
+export interface Earlier {
+  /** Where it saved the result: that is replaced. */
+  readonly path?: string | undefined;
+  /** A file with the same bytes is the result: whoever saved it had no time to say so. */
+  readonly mayExist?: boolean;
 }
 
 /** Writes a file whole, or to stdout where the path is "-". Throws `FileError`. */
@@ -34,6 +51,8 @@ export interface OutputOptions {
   /** The file name in a folder that is given without one. */
   readonly name: string;
   readonly overwrite: boolean;
+  /** The name of the temporary file, for a process that alone writes there. */
+  readonly temporary?: string;
 }
 
 /** Characters of a prompt that go into a file name. */
@@ -46,23 +65,61 @@ const PLACEHOLDER = /%%|%(0\d+)?d|\{(\w*)\}/g;
  * that cannot be saved. Throws `UsageError` for a pattern that makes no sense, `FileError` for a folder that cannot be used.
  */
 export async function openOutput(pattern: string, options: OutputOptions): Promise<Output> {
-  if (pattern === "-") return { next: () => Promise.resolve("-") };
+  if (pattern === "-") return single("-");
   const full = await completed(pattern, options);
-  if (await exists(full) === "special") return { next: () => Promise.resolve(full) };
+  if (await exists(full) === "special") return single(full);
   checkPlaceholders(full);
-  await prepareFolder(dirname(full), full);
+  await tryFolder(full, options.temporary);
   const used = new Set<string>();
-  const isFree = async (path: string) => {
-    if (used.has(path)) return false;
-    const kind = await exists(path);
-    if (kind === "folder") throw new FileError(`Cannot write "${path}": it is a folder`);
-    return kind === undefined || options.overwrite;
+  /** The first name of a result that this run does not have yet and `take` takes. */
+  const first = async (fields: Fields, take: Take): Promise<string> => {
+    for (let n = 0;; n++) {
+      const path = nameOf(full, fields, n);
+      if (used.has(resolve(path))) continue;
+      const kind = await exists(path);
+      if (kind === "folder") throw new FileError(`Cannot write "${path}": it is a folder`);
+      if (!await take(path, kind === undefined || options.overwrite)) continue;
+      used.add(resolve(path));
+      return path;
+    }
   };
   return {
-    async next(fields) {
-      const path = await firstFree(full, fields, isFree);
-      await prepareFolder(dirname(path), path);
-      used.add(path);
+    folder: folderOf(full),
+    keep: (path) => void used.add(resolve(path)),
+    next: (fields) =>
+      first(fields, async (path, isFree) => {
+        if (isFree) await makeFolder(path);
+        return isFree;
+      }),
+    async save(fields, content, { path: own, mayExist = false } = {}) {
+      if (own === undefined || used.has(resolve(own))) {
+        return await first(fields, async (path, isFree) => {
+          if (!isFree) return mayExist && await holds(path, content);
+          await makeFolder(path);
+          if (!options.overwrite) return await writeNew(path, content, options);
+          await writeWhole(path, content, options);
+          return true;
+        });
+      }
+      await makeFolder(own);
+      await writeWhole(own, content, options);
+      used.add(resolve(own));
+      return own;
+    },
+  };
+}
+
+/** Decides on a name; true takes it. */
+type Take = (path: string, isFree: boolean) => Promise<boolean>;
+
+/** One place for every result: stdout, or what is no regular file. */
+function single(path: string): Output {
+  return {
+    folder: undefined,
+    keep: () => {},
+    next: () => Promise.resolve(path),
+    save: async (_, content) => {
+      await saveBytes(path, content);
       return path;
     },
   };
@@ -92,34 +149,56 @@ function checkPlaceholders(pattern: string): void {
   }
 }
 
-/** Makes a folder and tries it with an empty file. */
-async function prepareFolder(folder: string, path: string): Promise<void> {
-  if (/\{\w*\}|%(0\d+)?d/.test(folder)) return; // known when a picture is saved
+/** The folder of a pattern, down to where it depends on the result. */
+function folderOf(pattern: string): string {
+  const folder = dirname(pattern);
+  return DEPENDS.test(folder) ? folderOf(folder) : folder;
+}
+
+/** A part of a pattern that is known when a result is saved. */
+const DEPENDS = /\{\w*\}|%(0\d+)?d/;
+
+/** Makes a pattern's folder and tries it with an empty file. */
+async function tryFolder(pattern: string, temporary?: string): Promise<void> {
+  const dir = folderOf(pattern);
   try {
-    await Deno.mkdir(folder, { recursive: true });
-    await Deno.remove(await Deno.makeTempFile({ dir: folder, prefix: ".ldm-" }));
+    await Deno.mkdir(dir, { recursive: true });
+    const trial = temporary === undefined
+      ? await Deno.makeTempFile({ dir, prefix: ".ldm-" })
+      : join(dir, temporary);
+    if (temporary !== undefined) await Deno.writeFile(trial, new Uint8Array());
+    await Deno.remove(trial);
+  } catch (error) {
+    throw fileError("write", pattern, error);
+  }
+}
+
+async function makeFolder(path: string): Promise<void> {
+  try {
+    await Deno.mkdir(dirname(path), { recursive: true });
   } catch (error) {
     throw fileError("write", path, error);
   }
 }
 
-/** The pattern's first name that nothing has. Without a counter in the pattern one is put before the extension. */
-async function firstFree(
-  pattern: string,
-  fields: Fields,
-  isFree: (path: string) => Promise<boolean>,
-): Promise<string> {
-  const counts = /%(0\d+)?d/.test(pattern.replaceAll("%%", ""));
+/** Whether a file has these bytes. */
+async function holds(path: string, content: Uint8Array): Promise<boolean> {
+  try {
+    const { size } = await Deno.stat(path);
+    if (size !== content.length) return false;
+    const bytes = await Deno.readFile(path);
+    return bytes.every((byte, i) => byte === content[i]);
+  } catch {
+    return false;
+  }
+}
+
+/** The nth name that a pattern gives a result. Without a counter in the pattern one is put before the extension. */
+function nameOf(pattern: string, fields: Fields, n: number): string {
+  if (/%(0\d+)?d/.test(pattern.replaceAll("%%", ""))) return expand(pattern, fields, n);
   const plain = expand(pattern, fields, 0);
   const end = extname(plain);
-  for (let n = 0;; n++) {
-    const path = counts
-      ? expand(pattern, fields, n)
-      : n === 0
-      ? plain
-      : `${plain.slice(0, -end.length)}-${n}${end}`;
-    if (await isFree(path)) return path;
-  }
+  return n === 0 ? plain : `${plain.slice(0, -end.length)}-${n}${end}`;
 }
 
 function expand(pattern: string, { index, seed, prompt }: Fields, counter: number): string {

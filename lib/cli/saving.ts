@@ -6,7 +6,7 @@ import { SAMPLER_LABELS, SCHEDULE_LABELS } from "../diffusion/names.ts";
 import { writeInfotext } from "../formats/infotext.ts";
 import { encodePng } from "../formats/png.ts";
 import type { PipelineEvent, Settings } from "../pipelines/events.ts";
-import { type Output, saveBytes } from "./output.ts";
+import type { Earlier, Output } from "./output.ts";
 
 export type ImageEvent = Extract<PipelineEvent, { kind: "image" }>;
 
@@ -35,16 +35,19 @@ export interface SaverOptions {
   readonly metadata: boolean;
   /** Added to the index of a request's pictures, for names. */
   readonly firstIndex?: number;
+  /** What earlier attempts at a request's picture may have left. */
+  readonly earlier?: (index: number) => Earlier;
 }
 
 /** Saves pictures where an output says. */
-export function saver({ output, firstIndex = 0, ...options }: SaverOptions): Save {
+export function saver(
+  { output, firstIndex = 0, earlier = () => ({}), ...options }: SaverOptions,
+): Save {
   return async (event) => {
     const { index, seed, settings } = event;
     const bytes = await pictureBytes(event, options);
-    const path = await output.next({ index: firstIndex + index, seed, prompt: settings.prompt });
-    await saveBytes(path, bytes);
-    return path;
+    const fields = { index: firstIndex + index, seed, prompt: settings.prompt };
+    return await output.save(fields, bytes, earlier(index));
   };
 }
 

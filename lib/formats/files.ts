@@ -41,13 +41,23 @@ export type Chunks =
   | Iterable<Uint8Array>
   | AsyncIterable<Uint8Array>;
 
+/** How a file gets to its place. */
+export interface WriteOptions {
+  /** The name of the temporary file, for a process that alone uses it; one that nothing has where it is left out. */
+  readonly temporary?: string;
+}
+
 /**
  * Writes a file whole or not at all, replacing what was there only when everything is on the disk.
  * A symbolic link is followed. What exists and is no regular file (a pipe, a device) is written
  * directly. Throws `FileError`; whatever `content` throws is passed on; in both cases the old file
  * stays and the temporary one is removed.
  */
-export async function writeWhole(path: string, content: Chunks): Promise<void> {
+export async function writeWhole(
+  path: string,
+  content: Chunks,
+  options: WriteOptions = {},
+): Promise<void> {
   const old = await Deno.stat(path).catch(() => undefined);
   if (old?.isDirectory) throw new FileError(`Cannot write "${path}": ${CAUSES.EISDIR}`);
   if (old && !old.isFile) {
@@ -58,16 +68,72 @@ export async function writeWhole(path: string, content: Chunks): Promise<void> {
     return;
   }
   const target = old ? await Deno.realPath(path) : path;
-  const temporary = join(dirname(target), `.ldm-${crypto.randomUUID()}.tmp`);
+  await viaTemporary(path, target, content, options, async (temporary) => {
+    if (old?.mode) await Deno.chmod(temporary, old.mode & 0o777);
+    await Deno.rename(temporary, target);
+  });
+}
+
+/**
+ * Writes a file whole or not at all under a name that nothing has, also when others want it at the same time. False where
+ * something has it: then nothing is changed. Throws as `writeWhole` does.
+ */
+export async function writeNew(
+  path: string,
+  content: Chunks,
+  options: WriteOptions = {},
+): Promise<boolean> {
+  let isNew = false;
+  await viaTemporary(path, path, content, options, async (temporary) => {
+    isNew = await takeName(temporary, path);
+  });
+  return isNew;
+}
+
+/** Gives a file a name that nothing has, in place of its own; false where something has it. */
+async function takeName(temporary: string, path: string): Promise<boolean> {
   try {
-    using file = await Deno.open(temporary, { write: true, createNew: true }).catch((e) => {
+    await Deno.link(temporary, path);
+    await Deno.remove(temporary);
+    return true;
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists)) return await reserve(temporary, path);
+    await Deno.remove(temporary);
+    return false;
+  }
+}
+
+/** As `takeName`, where the file system has no hard links: an empty file has the name for a moment. */
+async function reserve(temporary: string, path: string): Promise<boolean> {
+  try {
+    (await Deno.open(path, { write: true, createNew: true })).close();
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    await Deno.remove(temporary);
+    return false;
+  }
+  await Deno.rename(temporary, path);
+  return true;
+}
+
+/** Writes a temporary file beside `target` and lets `place` put it there. */
+async function viaTemporary(
+  path: string,
+  target: string,
+  content: Chunks,
+  { temporary: name }: WriteOptions,
+  place: (temporary: string) => Promise<void>,
+): Promise<void> {
+  const temporary = join(dirname(target), name ?? `.ldm-${crypto.randomUUID()}.tmp`);
+  const mode = name === undefined ? { createNew: true } : { create: true, truncate: true };
+  try {
+    using file = await Deno.open(temporary, { write: true, ...mode }).catch((e) => {
       throw fileError("write", path, e);
     });
     try {
       await writeAll(file, content, path);
       await file.sync();
-      if (old?.mode) await Deno.chmod(temporary, old.mode & 0o777);
-      await Deno.rename(temporary, target);
+      await place(temporary);
     } catch (error) {
       throw fileError("write", path, error);
     }

@@ -18,7 +18,7 @@ const OTHER_FILES = [
   "fixtures/configs/sd15.json",
 ];
 /** pako is upng-js's. */
-const PACKAGES = ["@huggingface/tokenizers", "commander", "pako", "upng-js"];
+const PACKAGES = ["@huggingface/tokenizers", "commander", "csv-parse", "pako", "upng-js"];
 /** Bytes. CLIP's merges are 0.5 MB of them, packages 0.4 MB. */
 const SIZE_LIMIT = 2.5e6;
 
@@ -37,6 +37,7 @@ const SUITE: Readonly<Record<string, readonly string[]>> = {
     "ldm saves pictures with their parameters, prints their paths and never overwrites",
     "ldm takes a tokenizer folder in place of the checkpoint's",
   ],
+  "cli/batch_test.ts": ["ldm batch in four shards at once makes every picture once"],
   "cli/first_stage_test.ts": ["ldm encode --json tells where the latents are and their shape"],
   "faults/cli_test.ts": [
     "ldm refuses a truncated checkpoint",

@@ -14,6 +14,9 @@ const ALONE = ["--no-config", "--no-lock", "--no-remote", "--no-npm"];
  */
 const [PROGRAM, ...FIRST] = programOf(Deno.env.get("LDM_CLI"));
 
+/** The same as words of a command line. */
+export const COMMAND: readonly string[] = [PROGRAM, ...FIRST];
+
 /** Whether it has the executable's permissions: to Deno, devices such as /dev/full are more than files. */
 export const IS_SANDBOXED = Deno.env.get("LDM_CLI") !== undefined;
 

@@ -103,3 +103,42 @@ Deno.test("saveBytes tells that a disk is full", async () => {
 Deno.test("besides gives the name of a result beside its source", () => {
   equal(besides("/photos/a.b.jpg", ".safetensors"), "a.b.safetensors");
 });
+
+Deno.test("save gives every result of several outputs on one folder a name of its own", () =>
+  inFolder(async (folder) => {
+    const outputs = await Promise.all(
+      Array.from({ length: 4 }, () => openOutput(join(folder, "fox.png"), OPTIONS)),
+    );
+    const saves = outputs.flatMap((output, i) =>
+      Array.from({ length: 5 }, (_, j) => output.save({ index: 0 }, Uint8Array.of(i, j)))
+    );
+    const paths = await Promise.all(saves);
+    equal(new Set(paths).size, 20);
+    for (const [k, path] of paths.entries()) {
+      deepEqual([...await Deno.readFile(path)], [Math.floor(k / 5), k % 5]);
+    }
+    equal([...Deno.readDirSync(folder)].length, 20);
+  }));
+
+Deno.test("save replaces what an earlier attempt left, and knows its own bytes", () =>
+  inFolder(async (folder) => {
+    const at = (name: string) => join(folder, name);
+    await Deno.writeFile(at("0.png"), CONTENT);
+    await Deno.writeFile(at("1.png"), Uint8Array.of(9));
+    const output = await openOutput(at("{index}.png"), OPTIONS);
+    equal(await output.save({ index: 1 }, CONTENT, { mayExist: true }), at("1-1.png"));
+    equal(await output.save({ index: 0 }, CONTENT, { mayExist: true }), at("0.png"));
+    equal(await output.save({ index: 0 }, CONTENT, { mayExist: true }), at("0-1.png"));
+    equal(await output.save({ index: 5 }, CONTENT, { path: at("1.png") }), at("1.png"));
+    deepEqual(await Deno.readFile(at("1.png")), CONTENT);
+  }));
+
+Deno.test("keep leaves a name alone, even where files are overwritten", () =>
+  inFolder(async (folder) => {
+    const path = join(folder, "fox.png");
+    await Deno.writeFile(path, Uint8Array.of(9));
+    const output = await openOutput(path, { ...OPTIONS, overwrite: true });
+    output.keep(path);
+    equal(await output.save({ index: 0 }, CONTENT), join(folder, "fox-1.png"));
+    deepEqual([...await Deno.readFile(path)], [9]);
+  }));

@@ -2,6 +2,7 @@ import { deepEqual, equal, match } from "node:assert/strict";
 import { FIXTURES, inFolder, ldm, names } from "./ldm.ts";
 
 const SD1 = `${FIXTURES}/tiny/sd1`;
+const FOXES = `${FIXTURES}/prompts/foxes.txt`;
 
 /** Command lines that make no sense, and what is said of them. */
 const MISTAKES: readonly (readonly [args: readonly string[], said: RegExp])[] = [
@@ -27,7 +28,19 @@ const MISTAKES: readonly (readonly [args: readonly string[], said: RegExp])[] = 
   [["a fox", "-m", SD1, "-o", "{size}.png"], /\{size\} means nothing/],
   [["a fox", "-m", SD1, "-o", "-", "--json"], /both write to stdout/],
   [["a fox", "-m", SD1, "-o", "-", "-b", "2"], /several pictures to stdout/],
-  [["txt2img", "-", "-m", SD1], /Cannot read prompts from stdin yet/],
+  [["txt2img", "-"], /There is no model built in yet/],
+  [["batch", "-m", SD1], /missing required argument 'file'/],
+  [["batch", "x.txt"], /There is no model built in yet/],
+  [
+    ["batch", "x.txt", "-m", SD1, "--shard", "3/2"],
+    /--shard "3\/2": i\/n was needed with i from 1/,
+  ],
+  [["batch", "x.txt", "-m", SD1, "--shard", "auto"], /neither SLURM_ARRAY_TASK_ID nor JOB_COMP/],
+  [["batch", FOXES, "-m", SD1, "-o", "-"], /several pictures to stdout: .* and 3 are asked for/],
+  [
+    ["batch", FOXES, "-m", SD1, "-o", "x.png", "--overwrite", "--shard", "1/2"],
+    /put \{index\} into -o/,
+  ],
   [["img2img", "-i", "x.png"], /There is no command "img2img" yet/],
   [["encode", "-m", SD1], /missing required argument 'image'/],
   [["encode", "x.png"], /There is no model built in yet/],
@@ -61,7 +74,7 @@ Deno.test("ldm --help and --version answer on stdout", async () => {
   for (const args of [["--help"], ["help"]]) {
     const { code, stdout, stderr } = await ldm(args);
     deepEqual([code, stderr], [0, ""]);
-    for (const command of ["txt2img", "encode", "decode", "inspect", "doctor"]) {
+    for (const command of ["txt2img", "batch", "encode", "decode", "inspect", "doctor"]) {
       match(stdout, new RegExp(`^  ${command} `, "m"));
     }
   }

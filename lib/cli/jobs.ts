@@ -1,0 +1,106 @@
+/** The requests of a prompt file as work: numbered, checked, with what tells them apart. */
+
+import { parseSampler, parseSchedule } from "../diffusion/names.ts";
+import type { BadLine, PromptFile, PromptItem } from "../formats/prompt_file.ts";
+import type { Recipe } from "../formats/recipe.ts";
+import type { DrawingOptions } from "./drawing.ts";
+import { overlay } from "./request.ts";
+
+/** One request of a prompt file. */
+export interface Job {
+  /** Which of the file's, from 0. */
+  readonly item: number;
+  readonly line: number;
+  /** What the command line and the file say together. */
+  readonly recipe: Recipe;
+  /** Where its pictures go, if not where the others do: as --output takes it, from that folder. */
+  readonly output: string | undefined;
+  /** Pictures of the requests before it. */
+  readonly firstIndex: number;
+  /** The same for the same request of the same model, wherever it stands; requests that occur several times have several. */
+  readonly key: string;
+}
+
+/** A line that nothing can be made of. It keeps its number, so that the others keep theirs when it is mended. */
+export interface BadJob extends BadLine {
+  readonly item: number;
+}
+
+export interface Jobs {
+  readonly jobs: readonly Job[];
+  readonly bad: readonly BadJob[];
+}
+
+/** What a prompt file asks for, with options for what its lines leave open. */
+export async function jobsOf(
+  { items, bad }: PromptFile,
+  options: DrawingOptions,
+): Promise<Jobs> {
+  const entries = [...items, ...bad].sort((a, b) => a.line - b.line);
+  const jobs: Job[] = [];
+  const refused: BadJob[] = [];
+  const seen = new Map<string, number>();
+  let firstIndex = 0;
+  for (const [item, entry] of entries.entries()) {
+    const fault = "message" in entry ? entry.message : faultOf(entry);
+    if ("message" in entry || fault !== undefined) {
+      refused.push({ item, line: entry.line, message: fault ?? "" });
+      firstIndex += 1;
+      continue;
+    }
+    const { line, output } = entry;
+    const recipe = overlay(options, entry.recipe);
+    const print = await fingerprint(recipe, output ?? options.output, options);
+    const times = (seen.get(print) ?? 0) + 1;
+    seen.set(print, times);
+    const key = times === 1 ? print : `${print}.${times}`;
+    jobs.push({ item, line, recipe, output, firstIndex, key });
+    firstIndex += recipe.batchCount ?? 1;
+  }
+  return { jobs, bad: refused };
+}
+
+/** What is wrong with an item that no model is needed to see. */
+function faultOf({ recipe: { sampler, schedule } }: PromptItem): string | undefined {
+  try {
+    if (sampler !== undefined) parseSampler(sampler);
+    if (schedule !== undefined) parseSchedule(schedule);
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+/** Equal for equal requests of the same model. */
+async function fingerprint(
+  recipe: Recipe,
+  output: string | undefined,
+  { model, vae, taesd, dtype, tokenizer }: DrawingOptions,
+): Promise<string> {
+  const paths = await Promise.all([model, vae, taesd, tokenizer].map(realPath));
+  const settings = Object.entries(recipe).sort(([a], [b]) => a < b ? -1 : 1);
+  const text = JSON.stringify([settings, paths, dtype, output]);
+  return (await sha256(text)).slice(0, 32);
+}
+
+async function realPath(path: string | undefined): Promise<string | undefined> {
+  return path === undefined ? undefined : await Deno.realPath(path).catch(() => path);
+}
+
+async function sha256(text: string): Promise<string> {
+  const bytes = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
+  return new Uint8Array(bytes).toHex();
+}
+
+/** A seed that is drawn for a job: the same whenever the same number and job are given. */
+export async function drawnSeed(draw: number, { key, recipe }: Job): Promise<number> {
+  const { batchCount = 1 } = recipe;
+  return parseInt((await sha256(`${draw} ${key}`)).slice(0, 8), 16) % (2 ** 32 - batchCount + 1);
+}
+
+/** Jobs in an order in which equal shapes follow one another, so that what was compiled for one serves the next. */
+export function inOrder(jobs: readonly Job[]): readonly Job[] {
+  const shape = ({ recipe: { width, height, clipSkip, batchCount } }: Job) =>
+    JSON.stringify([width, height, clipSkip, batchCount]);
+  return [...Map.groupBy(jobs, shape).values()].flat();
+}
