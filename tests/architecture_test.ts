@@ -24,6 +24,7 @@ const ABOVE: ReadonlySet<string> = new Set(["cli", "mod.ts", "cli.ts", "build"])
 /** npm package → the one folder that may import it; the others are for tests. */
 const PACKAGES: Readonly<Record<string, string>> = {
   "@huggingface/tokenizers": "text",
+  "smol-toml": "formats",
   "upng-js": "formats",
   commander: "cli",
   "csv-parse/sync": "base",

@@ -4,6 +4,7 @@
  */
 
 import { UsageError } from "../base/errors.ts";
+import { editDistance } from "../base/nearest.ts";
 
 /** Samplers, as `ldm` prints them. */
 export const SAMPLER_NAMES = [
@@ -151,18 +152,4 @@ function unknown<Name extends string>(
   return new UsageError(
     `Unknown ${kind} "${text}": did you mean "${nearest.name}"? There are ${names.join(", ")}`,
   );
-}
-
-/** Levenshtein's distance: insertions, deletions and substitutions that turn `a` into `b`. */
-export function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const substitution = row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(substitution, row[j] + 1, next[j - 1] + 1));
-    }
-    row = next;
-  }
-  return row[b.length];
 }

@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { UsageError } from "../../lib/base/errors.ts";
 import {
-  editDistance,
   findSampler,
   parseSampler,
   parseSchedule,
@@ -107,18 +106,5 @@ Deno.test("parseSampler names the nearest sampler and all of them when it knows 
 Deno.test("findSampler gives nothing for a class that is not one of ours", () => {
   for (const name of ["DDPMScheduler", "DPMSolverSinglestepScheduler", "Scheduler", ""]) {
     assert.equal(findSampler(name), undefined, name);
-  }
-});
-
-Deno.test("editDistance counts insertions, deletions and substitutions", () => {
-  for (
-    const [a, b, d] of [["", "abc", 3], ["kitten", "sitting", 3], ["heun", "heun", 0], [
-      "ab",
-      "ba",
-      2,
-    ]] as const
-  ) {
-    assert.equal(editDistance(a, b), d);
-    assert.equal(editDistance(b, a), d);
   }
 });
