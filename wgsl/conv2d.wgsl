@@ -1,6 +1,6 @@
 // result[pixel, co] = epilogue(Σ over taps and ci of x[pixel moved by tap, ci] · w[co, tap, ci]): implicit GEMM.
-// x: [n, h, w, ci / 4] vec4f. w: panels of 32 output channels, the reduction ordered (ky, kx, ci), in blocks of 4·PARTS
-// channels (lib/kernels/product.ts reads them). Pixels outside the picture are zeros; `upsample` repeats pixels.
+// x: [n, h, w, ci / 4] vec4f. w: panels of 32 output channels or rows, the reduction ordered (ky, kx, ci), in blocks of
+// 4·PARTS channels (lib/kernels/product.ts reads them, ACROSS as in matmul.wgsl). Pixels outside the picture are zeros.
 // An invocation owns TM consecutive output pixels × 4·TN channels in registers; eight lanes share a panel's block,
 // and the pixels, which they read and pass on as in matmul.wgsl.
 
@@ -47,7 +47,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) i
               x = subgroupBroadcast(x, i % SHARE);
             }
             /*unroll*/ for (var j = 0u; j < TN; j++) {
-              sums[i][j] += vec4f(dot(x, w[j][0][p]), dot(x, w[j][1][p]), dot(x, w[j][2][p]), dot(x, w[j][3][p]));
+              if (ACROSS) {
+                sums[i][j] += x.x * w[j][0][p] + x.y * w[j][1][p] + x.z * w[j][2][p] + x.w * w[j][3][p];
+              } else {
+                sums[i][j] += vec4f(dot(x, w[j][0][p]), dot(x, w[j][1][p]), dot(x, w[j][2][p]), dot(x, w[j][3][p]));
+              }
             }
           }
         }

@@ -1,5 +1,5 @@
-// Where the taps of a convolution find the pixels of x [n, h, w, …]. `upsample` repeats pixels of x; taps outside the
-// picture meet zeros.
+// Where the taps of a convolution find the pixels of x [n, h, w, …]. UPSAMPLE repeats pixels of x, or they lie APART with
+// zeros between them; taps outside the picture meet zeros.
 
 /// An output pixel: where its picture begins in x, and the first tap's place in the (enlarged) picture, which wraps below zero.
 struct Place {
@@ -25,9 +25,12 @@ fn place_of_pixel(row: u32) -> Place {
   );
 }
 
+const SPREAD = UPSAMPLE * APART;
+
 fn tap_of(place: Place, ky: u32, kx: u32) -> Tap {
   let y = place.above + ky;
   let x = place.before + kx;
-  let inside = y < params.height * UPSAMPLE && x < params.input_width * UPSAMPLE;
-  return Tap(place.picture + y / UPSAMPLE * params.input_width + x / UPSAMPLE, inside);
+  let inside = y < params.height * SPREAD && x < params.input_width * SPREAD
+    && y % APART == 0u && x % APART == 0u;
+  return Tap(place.picture + y / SPREAD * params.input_width + x / SPREAD, inside);
 }

@@ -1,5 +1,5 @@
-// u[place, co, ci] = (G g Gᵀ)[place] for each 3×3 kernel g, from panels to panels: w is a convolution's weight in panels of
-// 32 outputs, its reduction ordered (ky, kx, ci); u: [places, panels, blocks of ci, 32], each place after `step`, in
+// u[place, co, ci] = (G g Gᵀ)[place] for each 3×3 kernel g, into panels: w is a convolution's weight, which
+// `output_from` and `block` read wherever it lies, its reduction ordered (ky, kx, ci); u: [places, panels, blocks of ci, 32], each place after `step`, in
 // halves or not (`put`). The places are those of `rows` rows from `first_row` on, the panels those from `first_panel` on.
 // An invocation transforms one block of w's channels, 4·PARTS of them or BLOCKS blocks of u, of one output.
 
@@ -11,7 +11,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   if (id.x >= params.columns) {
     return;
   }
-  let from_w = (params.first_panel + panel) * params.blocks * 32u + column;
+  let from_w = output_from((params.first_panel + panel) * 32u + column);
   var g: array<array<vec4f, PARTS>, 9>;
   /*unroll*/ for (var tap = 0u; tap < 9u; tap++) {
     g[tap] = block(from_w, tap * params.tap_blocks + k, 0u);

@@ -44,6 +44,7 @@ const MEANINGS: { readonly [K in OpName]: Meaning<K> | null } = {
   min: null,
   less: null,
   select: null,
+  detach: ({ inputs: [x] }) => x,
   map: ({ inputs, attrs: { shape, body, views }, graph }) =>
     written(body, inputs.map((x, i) => viewed(x, shape, views[i])), graph).broadcast(shape),
 
@@ -59,6 +60,26 @@ const MEANINGS: { readonly [K in OpName]: Meaning<K> | null } = {
     const { stride, padding, upsample } = node.attrs;
     const enlarged = upsample === 1 ? x : x.upsample(upsample);
     return finished(node, enlarged.conv2d(weight, { stride, padding }));
+  },
+  conv2dTranspose: ({ inputs: [y, weight], attrs: { size: [h, w], stride, padding } }) => {
+    // A convolution of y, whose elements lie `stride` apart, by the weight turned around.
+    const [co, kh, kw, ci] = weight.shape;
+    const [before, left] = [kh - 1 - padding.top, kw - 1 - padding.left];
+    const framed = framedTo(apart(y, stride), [before, left], [h + kh - 1, w + kw - 1]);
+    const taps = weight.reshape([co, kh * kw, ci]);
+    const turned = Array.from({ length: kh * kw }, (_, i) => taps.slice(1, i, i + 1)).reverse();
+    const swapped = y.graph.concat(turned, 1).reshape(weight.shape).transpose([3, 1, 2, 0]);
+    return framed.conv2d(swapped, { stride: 1, padding: NO_PADDING });
+  },
+  conv2dWeight: ({ inputs: [x, y], attrs: { kernel: [kh, kw], stride, padding, upsample } }) => {
+    // A convolution of x by y, whose elements lie `stride` apart: pictures take the place of channels.
+    const enlarged = (upsample === 1 ? x : x.upsample(upsample)).transpose([3, 1, 2, 0]);
+    const places = apart(y, stride);
+    const [, h, w] = places.shape;
+    const [before, left] = [padding.top, padding.left];
+    return framedTo(enlarged, [before, left], [h + kh - 1, w + kw - 1])
+      .conv2d(places.transpose([3, 1, 2, 0]), { stride: 1, padding: NO_PADDING }) // [ci, kh, kw, co]
+      .transpose([3, 1, 2, 0]);
   },
   attention: (node) => {
     const { graph, attrs: { scale, causal } } = node;
@@ -106,9 +127,11 @@ const MEANINGS: { readonly [K in OpName]: Meaning<K> | null } = {
   pad: null,
   upsample: null,
   gather: null,
+  scatterAdd: null,
 };
 
-function meaningOf<K extends OpName>(node: TensorOf<K>): Tensor | undefined {
+/** What a node computes, in its own graph; nothing where it is a small operator. */
+export function meaningOf<K extends OpName>(node: TensorOf<K>): Tensor | undefined {
   return MEANINGS[node.op]?.(node);
 }
 
@@ -116,6 +139,31 @@ function meaningOf<K extends OpName>(node: TensorOf<K>): Tensor | undefined {
 export function attended({ inputs, attrs: { heads } }: TensorOf<"attention">): readonly Tensor[] {
   if (!heads) return inputs;
   return inputs.map((x, i) => x.slice(2, heads.first[i], heads.first[i] + heads.count));
+}
+
+const NO_PADDING = { top: 0, bottom: 0, left: 0, right: 0 };
+
+/** The pixels of [n, h, w, c] with stride − 1 zeros between them. */
+function apart(x: Tensor, stride: number): Tensor {
+  if (stride === 1) return x;
+  const [n, h, w, c] = x.shape;
+  const [before, after] = [[0, 0, 0, 0, 0, 0], [0, 0, stride - 1, 0, stride - 1, 0]];
+  return x.reshape([n, h, 1, w, 1, c]).pad(before, after).reshape([n, h * stride, w * stride, c])
+    .slice(1, 0, (h - 1) * stride + 1).slice(2, 0, (w - 1) * stride + 1);
+}
+
+/** A picture of `size` that has pixel (0, 0) of x at (top, left); what is outside is cut off, or zero. */
+function framedTo(
+  x: Tensor,
+  [top, left]: readonly [number, number],
+  [height, width]: readonly [number, number],
+): Tensor {
+  const axis = (x: Tensor, i: number, before: number, length: number) => {
+    const [from, to] = [Math.max(0, -before), Math.min(x.shape[i], length - before)];
+    const pad = (count: number) => x.shape.map((_, j) => j === i ? count : 0);
+    return x.slice(i, from, to).pad(pad(Math.max(0, before)), pad(length - before - to));
+  };
+  return axis(axis(x, 1, top, height), 2, left, width);
 }
 
 /** Over the last axis; the largest is subtracted first, so that no exponential overflows. */

@@ -289,6 +289,61 @@ function conv2d(node: TensorOf<"conv2d">, context: Context): Float64Array {
   return finish(node, epilogue, 2, out, context);
 }
 
+/** What a convolution reads: calls `visit` for each place of the kernel and each tap that is inside the picture. */
+function eachTap(
+  { x, y, kernel: [kh, kw], attrs: { stride, padding, upsample } }: {
+    readonly x: Shape;
+    readonly y: Shape;
+    readonly kernel: readonly [number, number];
+    readonly attrs: Pick<TensorOf<"conv2dWeight">["attrs"], "stride" | "padding" | "upsample">;
+  },
+  visit: (pixelOfX: number, tap: number, pixelOfY: number) => void,
+): void {
+  const [n, h, w] = x;
+  const [, oh, ow] = y;
+  for (let line = 0; line < n * oh; line++) {
+    for (let tap = 0; tap < kh * kw; tap++) {
+      const row = line % oh * stride - padding.top + Math.floor(tap / kw);
+      if (row < 0 || row >= h * upsample) continue;
+      const first = (Math.floor(line / oh) * h + Math.floor(row / upsample)) * w;
+      for (let ox = 0; ox < ow; ox++) {
+        const column = ox * stride - padding.left + tap % kw;
+        if (column < 0 || column >= w * upsample) continue;
+        visit(first + Math.floor(column / upsample), tap, line * ow + ox);
+      }
+    }
+  }
+}
+
+function conv2dTranspose(node: TensorOf<"conv2dTranspose">, { inputs }: Context): Float64Array {
+  const [y, weight] = inputs;
+  const [{ shape }, { shape: [co, kh, kw, ci] }] = node.inputs;
+  const attrs = { ...node.attrs, upsample: 1 };
+  const out = new Float64Array(node.size);
+  eachTap({ x: node.shape, y: shape, kernel: [kh, kw], attrs }, (to, tap, from) => {
+    for (let o = 0; o < co; o++) {
+      const value = y[from * co + o];
+      const row = (o * kh * kw + tap) * ci;
+      for (let i = 0; i < ci; i++) out[to * ci + i] += value * weight[row + i];
+    }
+  });
+  return out;
+}
+
+function conv2dWeight(node: TensorOf<"conv2dWeight">, { inputs: [x, y] }: Context): Float64Array {
+  const { attrs, shape: [co, kh, kw, ci] } = node;
+  const shapes = { x: node.inputs[0].shape, y: node.inputs[1].shape };
+  const out = new Float64Array(node.size);
+  eachTap({ ...shapes, kernel: [kh, kw], attrs }, (pixel, tap, place) => {
+    for (let o = 0; o < co; o++) {
+      const value = y[place * co + o];
+      const row = (o * kh * kw + tap) * ci;
+      for (let i = 0; i < ci; i++) out[row + i] += value * x[pixel * ci + i];
+    }
+  });
+  return out;
+}
+
 /** Softmax of `row[0 … n − 1]`, in place. */
 function softmaxRow(row: Float64Array, n: number): void {
   let top = -Infinity;
@@ -445,6 +500,16 @@ function gather(node: TensorOf<"gather">, { inputs: [table, ids] }: Context): Fl
   return out;
 }
 
+function scatterAdd(node: TensorOf<"scatterAdd">, { inputs: [x, ids] }: Context): Float64Array {
+  const [rows, width] = node.shape;
+  const out = new Float64Array(node.size);
+  ids.forEach((id, i) => {
+    if (!(id >= 0 && id < rows)) throw new RangeError(`Cannot add to row ${id} of ${rows}`);
+    for (let c = 0; c < width; c++) out[id * width + c] += x[i * width + c];
+  });
+  return out;
+}
+
 type Evaluator<K extends OpName> = (node: TensorOf<K>, context: Context) => Float64Array;
 
 /** Reads a moved tensor through the view that says what the operator does. */
@@ -486,6 +551,7 @@ const EVALUATORS: { readonly [K in OpName]: Evaluator<K> } = {
   min: elementwise,
   less: elementwise,
   select: elementwise,
+  detach: same,
   map: ({ attrs: { shape, body, views } }, { inputs, round }) => {
     const operands = inputs.map((data, i) => read(data, shape, views[i]));
     return fill(sizeOf(shape), body, operands, round);
@@ -496,6 +562,8 @@ const EVALUATORS: { readonly [K in OpName]: Evaluator<K> } = {
 
   matmul,
   conv2d,
+  conv2dTranspose,
+  conv2dWeight,
   attention,
 
   groupMoments,
@@ -541,6 +609,7 @@ const EVALUATORS: { readonly [K in OpName]: Evaluator<K> } = {
     return out;
   },
   gather,
+  scatterAdd,
 };
 
 function evaluate<K extends OpName>(node: TensorOf<K>, context: Context): Float64Array {

@@ -1,7 +1,7 @@
 /**
  * The operator table: inputs, attributes, and the rule for shape and element type of each.
  * Adding an operator here makes the compiler point at every table that needs a row
- * (`decompose`, `interpret`, the kernels; later the gradients).
+ * (`decompose`, `interpret`, `grad`, the kernels).
  *
  * Conventions: channels last (`[n, h, w, c]`), row-major; reductions keep their axes with length 1;
  * elementwise operators broadcast as in numpy.
@@ -99,6 +99,8 @@ export interface Ops<T> {
   min: Binary<T>;
   less: Binary<T>;
   select: { inputs: readonly [condition: T, a: T, b: T]; attrs: Empty };
+  /** x, which no gradient passes. */
+  detach: Unary<T>;
   /** A fused chain of elementwise operators over views of its inputs; made by the fuse pass. */
   map: {
     inputs: readonly T[];
@@ -119,6 +121,27 @@ export interface Ops<T> {
   conv2d: {
     inputs: readonly [x: T, weight: T, ...epilogue: T[]];
     attrs: { stride: number; padding: Padding; upsample: number; epilogue?: Epilogue };
+  };
+  /**
+   * A convolution backwards: y [n, h′, w′, co] and weight [co, kh, kw, ci] → [n, h, w, ci], each element of y times the
+   * weight added to where the convolution of `size` [h, w] reads. Gradient of conv2d by its picture.
+   */
+  conv2dTranspose: {
+    inputs: readonly [y: T, weight: T];
+    attrs: { size: readonly [h: number, w: number]; stride: number; padding: Padding };
+  };
+  /**
+   * x [n, h, w, ci] and y [n, h′, w′, co] → [co, kh, kw, ci], the sums over all places of a convolution of the products
+   * of what it reads and y there. Gradient of conv2d by its weight, and of a product by its second factor.
+   */
+  conv2dWeight: {
+    inputs: readonly [x: T, y: T];
+    attrs: {
+      kernel: readonly [kh: number, kw: number];
+      stride: number;
+      padding: Padding;
+      upsample: number;
+    };
   };
   /**
    * q [n, t, heads, d], k and v [n, s, heads, d] → [n, t, heads, d]; softmax(scale · q kᵀ) v. With `heads`,
@@ -159,6 +182,8 @@ export interface Ops<T> {
   upsample: { inputs: readonly [x: T]; attrs: { factor: number } };
   /** table [rows, width], ids (i32) of any shape → […ids, width]. */
   gather: { inputs: readonly [table: T, ids: T]; attrs: Empty };
+  /** x [… , width], ids (i32) of x's other axes → [rows, width]: row i is the sum of those of x whose id is i. */
+  scatterAdd: { inputs: readonly [x: T, ids: T]; attrs: { rows: number } };
 }
 
 export type OpName = keyof Ops<unknown>;
@@ -214,6 +239,19 @@ function withOperands(result: Operand, operands: readonly Operand[]): Operand {
   return result;
 }
 
+/** Places of a kernel in a picture: [h′, w′]. */
+function windows(
+  [h, w]: readonly [h: number, w: number],
+  [kh, kw]: readonly [kh: number, kw: number],
+  { stride, padding }: { readonly stride: number; readonly padding: Padding },
+): [h: number, w: number] {
+  const { top, bottom, left, right } = padding;
+  return [
+    Math.floor((h + top + bottom - kh) / stride) + 1,
+    Math.floor((w + left + right - kw) / stride) + 1,
+  ];
+}
+
 /** The rule of each operator: shape and element type of its result. Throws `RangeError` on operands that do not fit. */
 export const RULES: { readonly [K in OpName]: Rule<K> } = {
   parameter: (_, { shape, pieces }) => {
@@ -256,6 +294,7 @@ export const RULES: { readonly [K in OpName]: Rule<K> } = {
   min: binary,
   less: binary,
   select: (inputs) => ({ ...broadcastAll(inputs), dtype: inputs[1].dtype }),
+  detach: same,
   map: (inputs, { shape, views }) => {
     need(views.length === inputs.length, () => "A map needs one view for each input");
     inputs.forEach((x, i) => {
@@ -294,11 +333,35 @@ export const RULES: { readonly [K in OpName]: Rule<K> } = {
       x.shape.length === 4 && weight.shape.length === 4 && ci === wi,
       () => `A convolution of ${show(x.shape)} by a weight ${show(weight.shape)} is not defined`,
     );
-    const { top, bottom, left, right } = padding;
-    const oh = Math.floor((h * upsample + top + bottom - kh) / stride) + 1;
-    const ow = Math.floor((w * upsample + left + right - kw) / stride) + 1;
+    const [oh, ow] = windows([h * upsample, w * upsample], [kh, kw], { stride, padding });
     need(oh > 0 && ow > 0, () => `A convolution leaves nothing of ${show(x.shape)}`);
     return withOperands(f32([n, oh, ow, co]), operands);
+  },
+  conv2dTranspose: ([y, weight], { size, ...moves }) => {
+    const [n, oh, ow, co] = y.shape;
+    const [wo, kh, kw, ci] = weight.shape;
+    need(
+      y.shape.length === 4 && weight.shape.length === 4 && co === wo &&
+        sameShape(windows(size, [kh, kw], moves), [oh, ow]),
+      () =>
+        `A convolution backwards from ${show(y.shape)} by a weight ${show(weight.shape)} to ${
+          show(size)
+        } is not defined`,
+    );
+    return f32([n, ...size, ci]);
+  },
+  conv2dWeight: ([x, y], { kernel, upsample, ...moves }) => {
+    const [n, h, w, ci] = x.shape;
+    const [yn, oh, ow, co] = y.shape;
+    need(
+      x.shape.length === 4 && y.shape.length === 4 && n === yn &&
+        sameShape(windows([h * upsample, w * upsample], kernel, moves), [oh, ow]),
+      () =>
+        `The weight ${show(kernel)} of a convolution of ${show(x.shape)} to ${
+          show(y.shape)
+        } is not defined`,
+    );
+    return f32([co, ...kernel, ci]);
   },
   attention: ([q, k, v], { heads }) => {
     const [n, t, all, d] = q.shape;
@@ -402,5 +465,12 @@ export const RULES: { readonly [K in OpName]: Rule<K> } = {
       () => `A lookup in ${show(table.shape)} by ${ids.dtype} numbers is not defined`,
     );
     return { shape: [...ids.shape, table.shape[1]], dtype: table.dtype };
+  },
+  scatterAdd: ([x, ids], { rows }) => {
+    need(
+      ids.dtype === "i32" && sameShape(x.shape.slice(0, -1), ids.shape) && rows > 0,
+      () => `Rows of ${show(x.shape)} cannot be added up by ${show(ids.shape)} numbers`,
+    );
+    return { shape: [rows, last(x.shape)], dtype: x.dtype };
   },
 };

@@ -155,6 +155,8 @@ const REWRITES: { readonly [K in OpName]?: Rewrite<K> } = {
     return value === undefined ? undefined : spread(value !== 0 ? a : b, shape);
   },
 
+  detach: ({ inputs: [x] }) => x,
+
   sum: (node) => reduced(node),
   maximum: (node) => reduced(node),
 
@@ -178,6 +180,7 @@ const REWRITES: { readonly [K in OpName]?: Rewrite<K> } = {
   },
   slice: ({ inputs: [x], attrs: { begin, end }, shape, graph }) => {
     if (sameShape(x.shape, shape)) return x;
+    if (x.op === "concat") return partOf(x, begin, end);
     if (x.op !== "slice") return undefined;
     const from = x.attrs.begin;
     return graph.node("slice", [x.inputs[0]], {
@@ -200,6 +203,25 @@ const REWRITES: { readonly [K in OpName]?: Rewrite<K> } = {
     return x.op === "upsample" ? x.inputs[0].upsample(factor * x.attrs.factor) : undefined;
   },
 };
+
+/** A part of a concatenation where it lies in one of its parts. */
+function partOf(
+  { inputs, attrs: { axis }, graph }: TensorOf<"concat">,
+  begin: readonly number[],
+  end: readonly number[],
+): Tensor | undefined {
+  let first = 0;
+  for (const x of inputs) {
+    const last = first + x.shape[axis];
+    if (begin[axis] >= first && end[axis] <= last) {
+      const within = (places: readonly number[]) =>
+        places.map((place, i) => i === axis ? place - first : place);
+      return graph.node("slice", [x], { begin: within(begin), end: within(end) });
+    }
+    first = last;
+  }
+  return undefined;
+}
 
 function rewritten<K extends OpName>(node: TensorOf<K>): Tensor | undefined {
   return REWRITES[node.op]?.(node);

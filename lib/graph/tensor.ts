@@ -43,11 +43,21 @@ export class TensorOf<K extends OpName> {
     return sizeOf(this.shape);
   }
 
+  /** The same values, as a constant to gradients. */
+  detach(): Tensor {
+    return this.graph.node("detach", [self(this)], {});
+  }
   neg(): Tensor {
     return this.graph.node("neg", [self(this)], {});
   }
+  abs(): Tensor {
+    return this.graph.node("abs", [self(this)], {});
+  }
   exp(): Tensor {
     return this.graph.node("exp", [self(this)], {});
+  }
+  log(): Tensor {
+    return this.graph.node("log", [self(this)], {});
   }
   sqrt(): Tensor {
     return this.graph.node("sqrt", [self(this)], {});
@@ -85,6 +95,14 @@ export class TensorOf<K extends OpName> {
   min(other: Scalar): Tensor {
     return this.graph.node("min", [self(this), this.graph.lift(other)], {});
   }
+  /** 1 where this is less than the other, else 0. */
+  less(other: Scalar): Tensor {
+    return this.graph.node("less", [self(this), this.graph.lift(other)], {});
+  }
+  /** a where this is not 0, else b. */
+  select(a: Scalar, b: Scalar): Tensor {
+    return this.graph.node("select", [self(this), this.graph.lift(a), this.graph.lift(b)], {});
+  }
 
   /** Sum over axes, which stay with length 1. */
   sum(axes: readonly number[]): Tensor {
@@ -111,6 +129,29 @@ export class TensorOf<K extends OpName> {
   /** Weight [co, kh, kw, ci]. */
   conv2d(weight: Tensor, options: { readonly stride: number; readonly padding: Padding }): Tensor {
     return this.graph.node("conv2d", [self(this), weight], { ...options, upsample: 1 });
+  }
+  /** `this` is y [n, h′, w′, co]; weight [co, kh, kw, ci]. */
+  conv2dTranspose(
+    weight: Tensor,
+    options: {
+      readonly size: readonly [h: number, w: number];
+      readonly stride: number;
+      readonly padding: Padding;
+    },
+  ): Tensor {
+    return this.graph.node("conv2dTranspose", [self(this), weight], { ...options });
+  }
+  /** `this` is x [n, h, w, ci]; y [n, h′, w′, co]. */
+  conv2dWeight(
+    y: Tensor,
+    options: {
+      readonly kernel: readonly [kh: number, kw: number];
+      readonly stride: number;
+      readonly padding: Padding;
+      readonly upsample: number;
+    },
+  ): Tensor {
+    return this.graph.node("conv2dWeight", [self(this), y], { ...options });
   }
   /** `this` is q [n, t, heads, d]; k and v are [n, s, heads, d]. */
   attention(
@@ -169,6 +210,10 @@ export class TensorOf<K extends OpName> {
   /** `this` is a table [rows, width]; ids are i32. */
   gather(ids: Tensor): Tensor {
     return this.graph.node("gather", [self(this), ids], {});
+  }
+  /** `this` is [… , width]; ids are i32. */
+  scatterAdd(ids: Tensor, rows: number): Tensor {
+    return this.graph.node("scatterAdd", [self(this), ids], { rows });
   }
 }
 

@@ -76,10 +76,13 @@ const MOVES: ReadonlySet<OpName> = new Set<OpName>([
   "upsample",
 ]);
 
-/** Moves take any element type, `gather` takes numbers of rows, everything else computes in f32. */
+/** Operators whose second input is numbers of rows. */
+const BY_NUMBER: ReadonlySet<OpName> = new Set<OpName>(["gather", "scatterAdd"]);
+
+/** Moves take any element type, look-ups take numbers of rows, everything else computes in f32. */
 function admits(op: OpName, index: number, { dtype }: Tensor): boolean {
   if (MOVES.has(op)) return true;
-  return op === "gather" && index === 1 ? dtype === "i32" : dtype === "f32";
+  return BY_NUMBER.has(op) && index === 1 ? dtype === "i32" : dtype === "f32";
 }
 
 /** What is wrong with a body over `operands` operands. */

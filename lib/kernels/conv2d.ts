@@ -1,4 +1,7 @@
-/** Convolution as an implicit product on the panels of matmul; 1×1 convolutions are products of pixels. */
+/**
+ * Convolution, forwards and backwards, as an implicit product on the panels or rows of matmul; 1×1 convolutions are
+ * products of pixels.
+ */
 
 import { show } from "../base/shape.ts";
 import conv2dSource from "../../wgsl/conv2d.wgsl" with { type: "text" };
@@ -10,21 +13,22 @@ import {
   type Dispatch,
   epilogueOf,
   type Kernel,
+  type LayoutOf,
   MAX_GROUPS,
   MAX_ITERATIONS,
-  type NodeOf,
   type Profile,
   type Residence,
   type Variant,
   windowOn,
 } from "./kernel.ts";
+import { type Convolution, readingOf, windowOf } from "./convolution.ts";
 import { stagedProducts, tiledProducts } from "./matmul.ts";
 import {
   columnGroups,
-  panelsOf,
   productParts,
   productResidences,
   READERS,
+  type Reading,
   resultBinding,
   sharing,
   type Tile,
@@ -34,8 +38,6 @@ import { packedBytes } from "./weights.ts";
 import { convolutionAlgorithm, winogradConvolutions } from "./winograd.ts";
 import { workgroupVariants } from "./workgroup.ts";
 
-type Conv = NodeOf<"conv2d">;
-
 /** Output pixels begin … end − 1 of a dispatch, and the input pixels they need; all pictures are one list of pixels. */
 interface Part {
   readonly begin: number;
@@ -44,17 +46,18 @@ interface Part {
 }
 
 /** Input lines that output lines begin … end − 1 of a picture read. */
-function linesNeeded({ attrs, inputs: [x, weight] }: Conv, begin: number, end: number) {
-  const { stride, padding, upsample } = attrs;
-  const [, h] = x.shape;
-  const line = (y: number) => Math.floor(Math.min(Math.max(y, 0), h * upsample - 1) / upsample);
-  const first = line(begin * stride - padding.top);
-  const last = line((end - 1) * stride - padding.top + weight.shape[1] - 1);
+function linesNeeded(node: Convolution, begin: number, end: number) {
+  const { kernel: [kh], stride, top, upsample, apart } = windowOf(node);
+  const [, h] = node.inputs[0].shape;
+  const spread = upsample * apart;
+  const line = (y: number) => Math.floor(Math.min(Math.max(y, 0), h * spread - 1) / spread);
+  const first = line(begin * stride - top);
+  const last = line((end - 1) * stride - top + kh - 1);
   return { begin: first, end: last + 1 };
 }
 
 /** Cuts the output into the fewest parts that fit a binding each and whose pixels fit a grid: whole, or lines of a picture. */
-function partsOf(node: Conv, residence: Residence, most: number, profile: Profile): Part[] {
+function partsOf(node: Convolution, residence: Residence, most: number, profile: Profile): Part[] {
   const [x] = node.inputs;
   const [, h, w, ci] = x.shape;
   const [n, oh, ow, co] = node.shape;
@@ -129,33 +132,41 @@ const TAKE = {
 const NARROW = 8;
 
 /** The shaders worth trying, the best first. */
-function formsOf(node: Conv, profile: Profile, panels: "panels16" | "panels32"): Form[] {
+function formsOf(node: Convolution, profile: Profile, reading: Reading): Form[] {
   const [{ shape: [, , , ci] }, { shape: [, kh, kw] }] = node.inputs;
   const co = node.shape[3];
   const pixels = node.size / co;
-  const { parts } = READERS[panels];
-  const wholeBlocks = ci % (4 * parts) === 0;
-  if (wholeBlocks && co <= NARROW && profile.kind === "software" && profile.subgroups === true) {
-    return [narrowForm(node, Math.max(1, Math.min(8, Math.ceil(pixels / 8))), panels)];
+  const wholeBlocks = hasWholeBlocks(node, reading);
+  const byRows = profile.kind === "software" && profile.subgroups === true &&
+    !READERS[reading].across;
+  if (wholeBlocks && co <= NARROW && byRows) {
+    return [narrowForm(node, Math.max(1, Math.min(8, Math.ceil(pixels / 8))), reading)];
   }
   const form = wholeBlocks ? tapsForm : flatForm;
   return tilesFor(pixels, co, node.size * kh * kw * ci, profile)
-    .map(({ prefix, tile }) => form(node, tile, profile, panels, prefix));
+    .map(({ prefix, tile }) => form(node, tile, profile, reading, prefix));
+}
+
+/** True where no block of the weight reaches from one tap into the next. */
+function hasWholeBlocks({ inputs: [x] }: Convolution, reading: Reading): boolean {
+  return !reading.startsWith("loose") && x.shape[3] % (4 * READERS[reading].parts) === 0;
 }
 
 /** What forms have in common. */
-function commonForm(node: Conv, panels: "panels16" | "panels32") {
-  const { parts, element, type, functions } = productParts(panels, node.shape[3]);
+function commonForm(node: Convolution, reading: Reading) {
+  const { parts, across, element, type, functions } = productParts(reading, node.shape[3]);
+  const { upsample, apart } = windowOf(node);
   return {
     common: { type, w: element, functions: `${pixelsSource}\n${functions}` },
-    constants: { PARTS: parts, UPSAMPLE: node.attrs.upsample },
+    constants: { PARTS: parts, UPSAMPLE: upsample, APART: apart },
+    across,
   };
 }
 
 /** Blocks of channels of one tap, and the loops over taps of whole blocks. */
-function tapsOf(node: Conv, panels: "panels16" | "panels32") {
+function tapsOf(node: Convolution, reading: Reading) {
   const [{ shape: [, , , ci] }, { shape: [, kh, kw] }] = node.inputs;
-  const tapBlocks = ci / (4 * READERS[panels].parts);
+  const tapBlocks = ci / (4 * READERS[reading].parts);
   return {
     params: { tap_blocks: tapBlocks, blocks: kh * kw * tapBlocks },
     iterations: kh * (1 + kw * (1 + tapBlocks)),
@@ -163,11 +174,11 @@ function tapsOf(node: Conv, panels: "panels16" | "panels32") {
 }
 
 /** Taps of whole blocks of channels; lanes along the pixels. */
-function narrowForm(node: Conv, pixels: number, panels: "panels16" | "panels32"): Form {
-  const { common, constants } = commonForm(node, panels);
+function narrowForm(node: Convolution, pixels: number, reading: Reading): Form {
+  const { common, constants } = commonForm(node, reading);
   return {
     ...common,
-    ...tapsOf(node, panels),
+    ...tapsOf(node, reading),
     name: "narrow",
     source: narrowSource,
     constants: { ...constants, TM: pixels },
@@ -179,19 +190,19 @@ function narrowForm(node: Conv, pixels: number, panels: "panels16" | "panels32")
 
 /** Taps of whole blocks of channels; lanes along the output channels. */
 function tapsForm(
-  node: Conv,
+  node: Convolution,
   tile: Tile,
   profile: Profile,
-  panels: "panels16" | "panels32",
+  reading: Reading,
   prefix: string,
 ): Form {
-  const { common, constants } = commonForm(node, panels);
+  const { common, constants, across } = commonForm(node, reading);
   return {
     ...common,
-    ...tapsOf(node, panels),
+    ...tapsOf(node, reading),
     name: `${prefix}tiles`,
     source: conv2dSource,
-    constants: { ...constants, ...tile, ...sharing(tile.TM, profile) },
+    constants: { ...constants, ...tile, ...sharing(tile.TM, profile), ACROSS: across },
     x: "vec4f",
     height: tile.TM * tile.ROWS,
     columns: columnGroups(node.shape[3], tile),
@@ -200,14 +211,14 @@ function tapsForm(
 
 /** The reduction as one list, where channels do not fill blocks. */
 function flatForm(
-  node: Conv,
+  node: Convolution,
   { TM, ...across }: Tile,
   _profile: Profile,
-  panels: "panels16" | "panels32",
+  reading: Reading,
   prefix: string,
 ): Form {
   const [{ shape: [, , , ci] }, { shape: [, kh, kw] }] = node.inputs;
-  const { common, constants } = commonForm(node, panels);
+  const { common, constants } = commonForm(node, reading);
   const x = ci % 4 === 0 ? "vec4f" : "f32";
   // Channels read one by one make much code for each row: fewer rows keep the compiler's time in bounds.
   const tile = { ...across, TM: x === "f32" ? Math.min(TM, 8) : TM };
@@ -225,7 +236,7 @@ function flatForm(
     },
     functions: `${common.functions}\n${TAKE[x]}`,
     x,
-    params: { blocks },
+    params: { blocks, depth: kh * kw * ci },
     iterations: blocks,
     height: tile.TM * tile.ROWS,
     columns: columnGroups(node.shape[3], tile),
@@ -233,61 +244,65 @@ function flatForm(
 }
 
 /** The convolution from its pixels and weights as they are. */
-export const directConvolution: Kernel<"conv2d"> = (node, profile, layoutOf) => {
+export function directConvolution(
+  node: Convolution,
+  profile: Profile,
+  layoutOf: LayoutOf,
+): readonly [Variant, ...Variant[]] {
   const [x, weight] = node.inputs;
-  const { stride, padding, upsample } = node.attrs;
+  const { kernel: [kh, kw], stride, top, left, upsample, apart } = windowOf(node);
   const [n, h, w, ci] = x.shape;
   const [, oh, ow, co] = node.shape;
-  const [, kh, kw] = weight.shape;
-  const layout = layoutOf(weight);
-  const panels = panelsOf(layout);
-  const unpadded = Object.values(padding).every((pixels) => pixels === 0);
-  if (!panels) {
-    throw new RangeError(
-      `Cannot convolve by ${show(weight.shape)}: the weight lies in rows`,
-    );
-  }
+  const reading = readingOf(node, layoutOf);
   const residences = productResidences(node, profile, layoutOf);
-  const wholeBlocks = ci % (panels === "panels16" ? 8 : 4) === 0;
-  if (wholeBlocks && kh * kw === 1 && stride * upsample === 1 && unpadded) {
-    const bytes = packedBytes(weight.shape, layout);
+  const wholeBlocks = hasWholeBlocks(node, reading);
+  const isProduct = kh * kw * stride * upsample * apart === 1 && top === 0 && left === 0 &&
+    oh === h && ow === w;
+  if (wholeBlocks && reading !== "loose rows" && reading !== "loose turned" && isProduct) {
+    const bytes = weight.op === "parameter"
+      ? packedBytes(weight.shape, layoutOf(weight))
+      : weight.size * 4;
+    const operand = reading === "turned" ? "columns" : reading;
     const product = { batch: 1, m: n * h * w, n: co, k: ci, residences, bytes };
-    const staged = stagedProducts(node, product, panels, profile);
-    const [first, ...others] = [...staged, ...tiledProducts(node, product, panels, profile)];
+    const staged = stagedProducts(node, product, operand, profile);
+    const [first, ...others] = [...staged, ...tiledProducts(node, product, operand, profile)];
     return [first, ...others];
   }
-  const k = kh * kw * ci;
-  const shape = { batch: 1, m: n * oh * ow, n: co, k, operand: panels, a: "pixels" as const };
-  const staged = ci % 4 === 0
-    ? workgroupVariants(node, shape, profile, ({ elements, ...form }) => {
-      const params = { ...form.params, tap_depth: ci / 4 };
-      return variantOf(
-        node,
-        { ...form, x: elements.a, w: elements.w, params },
-        residences,
-        profile,
-      );
-    }, { constants: { UPSAMPLE: upsample } })
+  const staged = ci % 4 === 0 && reading !== "loose rows" && reading !== "loose turned"
+    ? workgroupVariants(
+      node,
+      { batch: 1, m: n * oh * ow, n: co, k: kh * kw * ci, operand: reading, a: "pixels" },
+      profile,
+      ({ elements, ...form }) => {
+        const params = { ...form.params, tap_depth: ci / 4, w_first: 0 };
+        return variantOf(
+          node,
+          { ...form, x: elements.a, w: elements.w, params },
+          residences,
+          profile,
+        );
+      },
+      { constants: { UPSAMPLE: upsample, APART: apart } },
+    )
     : [];
-  const alone = formsOf(node, profile, panels).map((form) =>
+  const alone = formsOf(node, profile, reading).map((form) =>
     variantOf(node, form, residences, profile)
   );
   const [first, ...others] = [...staged, ...alone];
   return [first, ...others];
-};
+}
 
 /** A convolution by one shader, cut to fit bindings. */
 function variantOf(
-  node: Conv,
+  node: Convolution,
   form: Form,
   residences: readonly Residence[],
   profile: Profile,
 ): Variant {
   const [x, weight] = node.inputs;
-  const { stride, padding } = node.attrs;
+  const { kernel: [kh, kw], stride, top, left } = windowOf(node);
   const [, h, w, ci] = x.shape;
   const [, oh, ow, co] = node.shape;
-  const [, kh, kw] = weight.shape;
   const { iterations } = form;
   if (iterations > MAX_ITERATIONS) {
     throw new RangeError(
@@ -351,8 +366,8 @@ function variantOf(
           kernel_height: kh,
           kernel_width: kw,
           stride,
-          top: padding.top,
-          left: padding.left,
+          top,
+          left,
           ...form.params,
           ...epilogue.params,
         },
@@ -364,10 +379,18 @@ function variantOf(
   return { name: form.name, scratch: [], dispatches };
 }
 
-export const conv2d: Kernel<"conv2d"> = (node, profile, layoutOf) => {
+/** Every way to compute a convolution, the one that is expected to be the fastest first. */
+function convolution(
+  node: Convolution,
+  profile: Profile,
+  layoutOf: LayoutOf,
+): readonly [Variant, ...Variant[]] {
   const [plain, ...others] = directConvolution(node, profile, layoutOf);
   const transformed = winogradConvolutions(node, profile, layoutOf);
   const best = convolutionAlgorithm(node, profile);
   const [first = plain] = transformed.filter(({ name }) => name === best);
   return [first, ...[plain, ...others, ...transformed].filter((variant) => variant !== first)];
-};
+}
+
+export const conv2d: Kernel<"conv2d"> = convolution;
+export const conv2dTranspose: Kernel<"conv2dTranspose"> = convolution;

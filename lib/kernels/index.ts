@@ -1,15 +1,19 @@
-/** Look-ups: rows of a table by number. */
+/** Rows of a table by number: looked up, and added up. */
 
 import {
   type Binding,
   type Dispatch,
   type Kernel,
+  MAX_ITERATIONS,
   residencesOf,
   splitRows,
   windowOn,
 } from "./kernel.ts";
+import { show, sizeOf } from "../base/shape.ts";
+import { filling } from "./map.ts";
 import { flatGrid } from "./views.ts";
 import source from "../../wgsl/gather.wgsl" with { type: "text" };
+import scatterAddSource from "../../wgsl/scatter_add.wgsl" with { type: "text" };
 
 const LANES = 64;
 
@@ -86,4 +90,62 @@ export const gather: Kernel<"gather"> = (node, profile, layoutOf) => {
     };
   });
   return [{ name: "rows", scratch: [], dispatches }];
+};
+
+/** The one variant: zeros everywhere, then the rows that are named. Throws `RangeError` on more ids than an invocation can go through. */
+export const scatterAdd: Kernel<"scatterAdd"> = (node, profile, layoutOf) => {
+  const [x, ids] = node.inputs;
+  const [rows, width] = node.shape;
+  if (ids.size > MAX_ITERATIONS) {
+    throw new RangeError(
+      `Cannot add up ${show(x.shape)} by ${ids.size} numbers: ${MAX_ITERATIONS} are possible`,
+    );
+  }
+  const lanes = width % 4 === 0 ? 4 : 1;
+  const type = lanes === 4 ? "vec4f" : "f32";
+  const [residence] = residencesOf(node, profile, layoutOf);
+  const columns = width / lanes;
+  const count = sizeOf(ids.shape) * columns;
+  const [gridColumns, gridRows] = flatGrid(Math.ceil(count / LANES));
+  const parts = splitRows(rows, width, profile);
+  const dispatches = parts.map(({ begin, end }): Dispatch => {
+    const part = parts.length === 1 ? undefined : windowOn(begin * width, end * width, 4);
+    return {
+      shader: {
+        source: scatterAddSource,
+        type,
+        constants: { LANES },
+        bindings: [
+          { name: "x", source: 0, element: type, access: "read", residence },
+          { name: "ids", source: 1, element: "i32", access: "read", residence: "buffer" },
+          {
+            name: "result",
+            source: "result",
+            element: type,
+            access: "read_write",
+            residence: "buffer",
+            ...(part ? { window: part.window } : {}),
+          },
+        ],
+      },
+      params: {
+        u32: {
+          count,
+          grid_columns: gridColumns,
+          columns,
+          ids: ids.size,
+          first_row: begin,
+          rows: end - begin,
+          result_first: (part?.first ?? 0) / lanes,
+        },
+      },
+      grid: [gridColumns, gridRows, 1],
+      iterations: ids.size,
+    };
+  });
+  return [{
+    name: "first of each",
+    scratch: [],
+    dispatches: [...filling(node, 0, profile), ...dispatches],
+  }];
 };

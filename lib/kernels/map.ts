@@ -76,6 +76,7 @@ export function asMap(node: Tensor): MapPass[] | undefined {
   switch (node.op) {
     case "map":
       return [pass(shape, node.attrs.body, node.attrs.views)];
+    case "detach":
     case "reshape":
       return [pass(shape, identity, [wholeView(shape)])];
     case "broadcast":
@@ -125,6 +126,11 @@ export function mapKernel(
     dispatchesOf(node, pass, { residences, halves, profile })
   );
   return [{ name: "map", scratch: [], dispatches }];
+}
+
+/** Writes one value to all of a node's result. */
+export function filling(node: Tensor, value: number, profile: Profile): Dispatch[] {
+  return dispatchesOf(node, pass(node.shape, value, []), { residences: [], halves: [], profile });
 }
 
 /** True where a parameter is kept as f16; throws on layouts whose elements are not in order. */

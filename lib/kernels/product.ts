@@ -18,10 +18,16 @@ import {
 /** How the second operand of a product lies. */
 export type Operand = "panels16" | "panels32" | "rows" | "columns";
 
+/**
+ * How a convolution reads its weight: like a product; or a weight [k, taps, n] in rows as the one [n, taps, k] that undoes
+ * it, its taps in reverse (`turned`); `loose`: one number at a time, where rows are not made of vec4s.
+ */
+export type Reading = Exclude<Operand, "columns"> | "turned" | "loose rows" | "loose turned";
+
 /** What a kernel needs to read one kind of second operand. */
 interface Reader {
   /** Element of the binding `w`. */
-  readonly element: "vec4u" | "vec4f";
+  readonly element: "vec4u" | "vec4f" | "f32";
   /** A block is 4·PARTS values along the reduction. */
   readonly parts: 1 | 2;
   /** A block holds four columns of one step rather than four steps of one column. */
@@ -37,7 +43,24 @@ const panelsFrom = `fn columns_from(group: u32, batch: u32) -> u32 {
   return (group / 8u) * params.blocks * ${PANEL}u + (group % 8u) * 4u;
 }`;
 
-export const READERS: { readonly [K in Operand]: Reader } = {
+/** Four steps of a column, each by `fn number(step, column)`. */
+const loose = (place: string): Reader => ({
+  element: "f32",
+  parts: 1,
+  across: false,
+  functions: `fn columns_from(group: u32, batch: u32) -> u32 { return group * 4u; }
+fn number(step: u32, column: u32) -> f32 {
+  ${place}
+  return select(0.0, w_at(at), step < params.depth);
+}
+fn block(base: u32, k: u32, c: u32) -> array<vec4f, PARTS> {
+  return array<vec4f, PARTS>(vec4f(
+    number(k * 4u, base + c), number(k * 4u + 1u, base + c),
+    number(k * 4u + 2u, base + c), number(k * 4u + 3u, base + c)));
+}`,
+});
+
+export const READERS: { readonly [K in Operand | Reading]: Reader } = {
   panels16: {
     element: "vec4u",
     parts: 2,
@@ -81,6 +104,21 @@ fn block(base: u32, k: u32, c: u32) -> array<vec4f, PARTS> {
   return array<vec4f, PARTS>(w_at(base + (k * 4u + c) * (params.width / 4u)));
 }`,
   },
+  turned: {
+    element: "vec4f",
+    parts: 1,
+    across: true,
+    functions: `fn columns_from(group: u32, batch: u32) -> u32 { return group; }
+fn block(base: u32, k: u32, c: u32) -> array<vec4f, PARTS> {
+  let taps = params.kernel_height * params.kernel_width;
+  let tap = k / params.tap_blocks;
+  let row = (k - tap * params.tap_blocks) * 4u + c;
+  return array<vec4f, PARTS>(w_at(base + (row * taps + taps - 1u - tap) * (params.width / 4u)));
+}`,
+  },
+  "loose rows": loose("let at = column * params.depth + step;"),
+  "loose turned": loose(`let taps = params.kernel_height * params.kernel_width;
+  let at = (step % CHANNELS * taps + taps - 1u - step / CHANNELS) * params.width + column;`),
 };
 
 /**
@@ -163,7 +201,7 @@ export function columnGroups(n: number, { TN }: Tile): number {
 }
 
 /** What the shader of a product of rows by an operand needs beside its bindings. */
-export function productParts(operand: Operand, width: number) {
+export function productParts(operand: Operand | Reading, width: number) {
   const reader = READERS[operand];
   const type = width % 4 === 0 ? "vec4f" as const : "f32" as const;
   return { ...reader, type, functions: `${reader.functions}\n${STORE[type]}` };
@@ -179,8 +217,10 @@ export function resultBinding(element: "f32" | "vec4f"): Binding {
   return { name: "result", source: "result", element, access: "read_write", residence: "buffer" };
 }
 
+const ROWS32: Layout = { format: "rows32", residence: "buffer" };
+
 /**
- * Where a product reads its inputs: the packed parameter where it lies, activations in buffers; on software devices the
+ * Where a product reads its inputs: the packed parameter where it lies, all else in buffers; on software devices the
  * operands, and operands of the epilogue as large as the result, in as many textures as a dispatch may have.
  */
 export function productResidences(
@@ -189,13 +229,14 @@ export function productResidences(
   layoutOf: LayoutOf,
 ): Residence[] {
   const inputs: readonly Tensor[] = node.inputs;
-  const residences = inputs.map((x) => x.op === "parameter" ? layoutOf(x).residence : "buffer");
+  const layouts = inputs.map((x) => x.op === "parameter" ? layoutOf(x) : ROWS32);
+  const residences = layouts.map(({ residence }) => residence);
   if (profile.kind !== "software") return residences;
   let textures = residences.filter((residence) => residence === "texture").length;
   inputs.forEach((x, i) => {
-    const worth = x.op !== "parameter" && (i < 2 || x.size === node.size) &&
-      fitsTexture(x, profile);
-    if (worth && textures < MAX_TEXTURES) {
+    const worth = (i < 2 || (x.op !== "parameter" && x.size === node.size)) &&
+      layouts[i].format === "rows32" && fitsTexture(x, profile);
+    if (worth && residences[i] === "buffer" && textures < MAX_TEXTURES) {
       residences[i] = "texture";
       textures++;
     }

@@ -3,8 +3,9 @@
 import type { OpName } from "../graph/ops.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { attention } from "./attention.ts";
-import { conv2d } from "./conv2d.ts";
-import { gather } from "./index.ts";
+import { conv2d, conv2dTranspose } from "./conv2d.ts";
+import { conv2dWeight } from "./conv2d_weight.ts";
+import { gather, scatterAdd } from "./index.ts";
 import type { Kernel, LayoutOf, NodeOf, Profile, Variant } from "./kernel.ts";
 import { mapKernel } from "./map.ts";
 import { matmul } from "./matmul.ts";
@@ -41,6 +42,7 @@ export const KERNELS: { readonly [K in OpName]: Kernel<K> } = {
   min: mapKernel,
   less: mapKernel,
   select: mapKernel,
+  detach: mapKernel,
   map: mapKernel,
 
   sum,
@@ -48,6 +50,8 @@ export const KERNELS: { readonly [K in OpName]: Kernel<K> } = {
 
   matmul,
   conv2d,
+  conv2dTranspose,
+  conv2dWeight,
   attention,
 
   groupMoments,
@@ -63,6 +67,7 @@ export const KERNELS: { readonly [K in OpName]: Kernel<K> } = {
   pad: mapKernel,
   upsample: mapKernel,
   gather,
+  scatterAdd,
 };
 
 type Variants = readonly [Variant, ...Variant[]];

@@ -10,6 +10,7 @@ import combineMoments from "../../wgsl/combine_moments.wgsl" with { type: "text"
 import conv2d from "../../wgsl/conv2d.wgsl" with { type: "text" };
 import conv2dFlat from "../../wgsl/conv2d_flat.wgsl" with { type: "text" };
 import conv2dNarrow from "../../wgsl/conv2d_narrow.wgsl" with { type: "text" };
+import conv2dWeight from "../../wgsl/conv2d_weight.wgsl" with { type: "text" };
 import divide from "../../wgsl/divide.wgsl" with { type: "text" };
 import gather from "../../wgsl/gather.wgsl" with { type: "text" };
 import groupMoments from "../../wgsl/group_moments.wgsl" with { type: "text" };
@@ -22,6 +23,7 @@ import matmulVector from "../../wgsl/matmul_vector.wgsl" with { type: "text" };
 import pixels from "../../wgsl/pixels.wgsl" with { type: "text" };
 import reduce from "../../wgsl/reduce.wgsl" with { type: "text" };
 import reduceAcross from "../../wgsl/reduce_across.wgsl" with { type: "text" };
+import scatterAdd from "../../wgsl/scatter_add.wgsl" with { type: "text" };
 import softmax from "../../wgsl/softmax.wgsl" with { type: "text" };
 import winograd2 from "../../wgsl/winograd2.wgsl" with { type: "text" };
 import winograd4 from "../../wgsl/winograd4.wgsl" with { type: "text" };
@@ -47,6 +49,7 @@ export const SOURCES: readonly string[] = [
   conv2d,
   conv2dFlat,
   conv2dNarrow,
+  conv2dWeight,
   divide,
   gather,
   groupMoments,
@@ -59,6 +62,7 @@ export const SOURCES: readonly string[] = [
   pixels,
   reduce,
   reduceAcross,
+  scatterAdd,
   softmax,
   winograd2,
   winograd4,

@@ -6,6 +6,7 @@
 
 import type { OpName } from "../graph/ops.ts";
 import type { Tensor } from "../graph/tensor.ts";
+import type { Convolution } from "./convolution.ts";
 import type { LayoutOf, NodeOf, Profile } from "./kernel.ts";
 
 /** Shape class (`classOf`) → name of the variant. */
@@ -35,6 +36,20 @@ const rows = (node: Tensor): string => {
   return sizes(size / Math.max(1, width), width);
 };
 
+/** Kernel, steps, pixels and channels of a convolution, forwards or backwards. */
+function convolutionSizes(
+  node: Convolution,
+  enlarged: string,
+  layoutOf: LayoutOf,
+): string {
+  const [{ shape: [, , , channels] }, weight] = node.inputs;
+  const [, kh, kw] = weight.shape;
+  const { stride } = node.attrs;
+  const [n, h, w, co] = node.shape;
+  const steps = `${stride > 1 ? ` stride ${stride}` : ""}${enlarged}`;
+  return `${kh}×${kw}${steps} ${sizes(n * h * w, channels, co)} ${layoutOf(weight).format}`;
+}
+
 /** What beside the operator decides between its variants. Operators that are not here are told apart by `rows`. */
 const SIZES: { readonly [K in OpName]?: Sizes<K> } = {
   matmul: (node, layoutOf) => {
@@ -44,13 +59,10 @@ const SIZES: { readonly [K in OpName]?: Sizes<K> } = {
     return `${sizes(batch, node.size / n / batch, n, k)} ${layoutOf(b).format}`;
   },
   conv2d: (node, layoutOf) => {
-    const [{ shape: [, , , ci] }, weight] = node.inputs;
-    const [, kh, kw] = weight.shape;
-    const { stride, upsample } = node.attrs;
-    const [n, h, w, co] = node.shape;
-    const steps = `${stride > 1 ? ` stride ${stride}` : ""}${upsample > 1 ? " enlarged" : ""}`;
-    return `${kh}×${kw}${steps} ${sizes(n * h * w, ci, co)} ${layoutOf(weight).format}`;
+    const enlarged = node.attrs.upsample > 1 ? " enlarged" : "";
+    return convolutionSizes(node, enlarged, layoutOf);
   },
+  conv2dTranspose: (node, layoutOf) => convolutionSizes(node, "", layoutOf),
   attention: (node) => {
     const [n, t, heads, d] = node.shape;
     const causal = node.attrs.causal ? " causal" : "";

@@ -22,7 +22,6 @@ import {
   type LayoutOf,
   MAX_GROUPS,
   MAX_TEXTURES,
-  type NodeOf,
   PANEL,
   type Profile,
   type Residence,
@@ -30,10 +29,10 @@ import {
   type Variant,
   windowOn,
 } from "./kernel.ts";
+import { type Convolution, readingOf, windowOf } from "./convolution.ts";
 import { tiledProduct } from "./matmul.ts";
-import { panelsOf, READERS, resultBinding, tileFor } from "./product.ts";
+import { productResidences, READERS, type Reading, resultBinding, tileFor } from "./product.ts";
 
-type Conv = NodeOf<"conv2d">;
 type Panels = "panels16" | "panels32";
 
 /**
@@ -53,20 +52,44 @@ interface Scheme {
   /** Output pixels of a tile along an axis. */
   readonly tile: number;
   readonly transforms: string;
-  /** How transformed weights lie, by how they came. */
-  readonly weights: { readonly [F in Panels]: Panels };
+  /** How transformed weights lie that came in halves; others lie in floats. */
+  readonly halves: Panels;
 }
+
+/** How weights are read that can be transformed. */
+type Whole = Exclude<Reading, "loose rows" | "loose turned">;
+
+/** `fn output_from`: where an output's blocks begin; `fn block`: one of them. Outputs that do not exist are not used. */
+const WEIGHTS: { readonly [K in Whole]: string } = {
+  panels16: `${READERS.panels16.functions}
+fn output_from(i: u32) -> u32 { return i / ${PANEL}u * params.blocks * ${PANEL}u + i % ${PANEL}u; }`,
+  panels32: `${READERS.panels32.functions}
+fn output_from(i: u32) -> u32 { return i / ${PANEL}u * params.blocks * ${PANEL}u + i % ${PANEL}u; }`,
+  rows: `${READERS.rows.functions}
+fn output_from(i: u32) -> u32 { return i * params.blocks; }`,
+  turned: `fn output_from(i: u32) -> u32 { return i; }
+fn number(row: u32, tap: u32, column: u32) -> f32 {
+  return w_at((row * 9u + 8u - tap) * (params.width / 4u) + column / 4u)[column % 4u];
+}
+fn block(base: u32, k: u32, c: u32) -> array<vec4f, PARTS> {
+  let tap = k / params.tap_blocks;
+  let row = (k - tap * params.tap_blocks) * 4u;
+  return array<vec4f, PARTS>(vec4f(
+    number(row, tap, base), number(row + 1u, tap, base),
+    number(row + 2u, tap, base), number(row + 3u, tap, base)));
+}`,
+};
 
 const SCHEMES: { readonly [A in Winograd]: Scheme } = {
   winograd2: {
     tile: 2,
     transforms: transforms2,
-    weights: { panels16: "panels16", panels32: "panels32" },
+    halves: "panels16",
   },
   winograd4: {
     tile: 4,
     transforms: transforms4,
-    weights: { panels16: "panels32", panels32: "panels32" },
+    halves: "panels32",
   },
 };
 
@@ -81,7 +104,7 @@ const MOST = { tiles: 40 * 2 ** 20, weights: 10 * 2 ** 20 } as const;
 const COST = 60;
 
 /** The algorithm that is taken for a convolution unless a table knows better: the cheapest by `COST`; direct on GPUs. */
-export function convolutionAlgorithm(node: Conv, { kind }: Profile): Algorithm {
+export function convolutionAlgorithm(node: Convolution, { kind }: Profile): Algorithm {
   const ci = node.inputs[0].shape[3];
   const [n, oh, ow, co] = node.shape;
   if (kind === "gpu" || !isApplicable(node) || Math.min(ci, co) < 64) return "direct";
@@ -100,8 +123,9 @@ export function convolutionAlgorithm(node: Conv, { kind }: Profile): Algorithm {
 }
 
 /** Whether a convolution has the kernel and stride that the transforms are made for. */
-function isApplicable({ inputs: [, weight], attrs: { stride } }: Conv): boolean {
-  return weight.shape[1] === 3 && weight.shape[2] === 3 && stride === 1;
+function isApplicable(node: Convolution): boolean {
+  const { kernel: [kh, kw], stride, apart } = windowOf(node);
+  return kh === 3 && kw === 3 && stride === 1 && apart === 1;
 }
 
 /** `fn put`: a transformed block of a weight's channels, four or eight of them, into BLOCKS blocks of u. */
@@ -170,7 +194,7 @@ const lengthOf = ({ begin, end }: Run) => end - begin;
 
 /** The convolution by every algorithm that applies to it. */
 export function winogradConvolutions(
-  node: Conv,
+  node: Convolution,
   profile: Profile,
   layoutOf: LayoutOf,
 ): Variant[] {
@@ -182,17 +206,19 @@ export function winogradConvolutions(
 /** The convolution by one algorithm; `undefined` where that does not apply, or where even its smallest part exceeds a binding. */
 function winograd(
   algorithm: Winograd,
-  node: Conv,
+  node: Convolution,
   profile: Profile,
   layoutOf: LayoutOf,
 ): Variant | undefined {
-  const panels = panelsOf(layoutOf(node.inputs[1]));
-  if (!panels || !isApplicable(node)) return undefined;
+  if (!isApplicable(node)) return undefined;
+  const reading = readingOf(node, layoutOf);
   const [, , , ci] = node.inputs[0].shape;
   const [n, oh, ow, co] = node.shape;
-  if (ci % (4 * READERS[panels].parts) !== 0 || co % 4 !== 0) return undefined;
+  if (reading === "loose rows" || reading === "loose turned") return undefined;
+  if (ci % (4 * READERS[reading].parts) !== 0 || co % 4 !== 0) return undefined;
 
-  const { tile, weights } = SCHEMES[algorithm];
+  const { tile, halves } = SCHEMES[algorithm];
+  const kept = reading === "panels16" ? halves : "panels32";
   const side = tile + 2;
   const tileRows = Math.ceil(oh / tile);
   const tileColumns = Math.ceil(ow / tile);
@@ -204,10 +230,10 @@ function winograd(
   const once = bands.length > 1 ? Math.min(MOST.tiles, node.size * 4 / 2) : 0;
   const room = Math.min(Math.max(MOST.weights, once), most);
   const groups = groupsOf(room, side, Math.ceil(co / PANEL), {
-    bytes: side * PANEL * ci * (weights[panels] === "panels16" ? 2 : 4),
+    bytes: side * PANEL * ci * (kept === "panels16" ? 2 : 4),
   });
 
-  const parts = new Parts(algorithm, node, profile, layoutOf, panels);
+  const parts = new Parts(algorithm, node, profile, layoutOf, { reading, kept });
   for (const band of bands) {
     parts.transformTiles(band);
     for (const group of groups) {
@@ -247,10 +273,11 @@ class Parts {
 
   constructor(
     readonly algorithm: Winograd,
-    readonly node: Conv,
+    readonly node: Convolution,
     readonly profile: Profile,
     readonly layoutOf: LayoutOf,
-    readonly panels: Panels,
+    /** How weights are read, and how they lie once they are transformed. */
+    readonly weights: { readonly reading: Whole; readonly kept: Panels },
   ) {
     this.#scheme = SCHEMES[algorithm];
     const { tile } = this.#scheme;
@@ -275,7 +302,8 @@ class Parts {
 
   /** Rows of tiles of x, as rows of a product for each place. */
   transformTiles(band: Run): void {
-    const { node: { inputs: [x], attrs: { padding, upsample } }, profile } = this;
+    const { node: { inputs: [x] }, profile } = this;
+    const { top, left, upsample } = windowOf(this.node);
     const [, h, w, ci] = x.shape;
     const tiles = lengthOf(band) * this.#tileColumns;
     this.#tiles = this.#piece(tiles * ci / 4);
@@ -312,8 +340,8 @@ class Parts {
           tile_columns: this.#tileColumns,
           height: h,
           width: w,
-          top: padding.top,
-          left: padding.left,
+          top,
+          left,
           x_skipped: (part?.window.offset ?? 0) / 16,
         },
       },
@@ -324,12 +352,12 @@ class Parts {
 
   /** Pixels of x, those of all pictures counted on, that a band of tiles reads. */
   #pixelsNeeded({ begin, end }: Run): Run {
-    const { node: { inputs: [x], attrs: { padding, upsample } } } = this;
-    const [, h, w] = x.shape;
+    const { top, upsample } = windowOf(this.node);
+    const [, h, w] = this.node.inputs[0].shape;
     const { tile } = this.#scheme;
     const line = (row: number, y: number) => {
       const inside = Math.min(
-        Math.max(row % this.#tileRows * tile - padding.top + y, 0),
+        Math.max(row % this.#tileRows * tile - top + y, 0),
         h * upsample - 1,
       );
       return Math.floor(row / this.#tileRows) * h + Math.floor(inside / upsample);
@@ -339,10 +367,9 @@ class Parts {
 
   /** Panels of the weight, as panels for each place of some rows of places. */
   transformWeights({ rows, panels: block }: Group): void {
-    const { node: { inputs: [, weight] }, panels } = this;
-    const ci = weight.shape[3];
-    const to = this.#scheme.weights[panels];
-    const { parts, element, functions } = READERS[panels];
+    const { node, weights: { reading, kept: to }, profile, layoutOf } = this;
+    const ci = node.inputs[0].shape[3];
+    const { parts, element } = READERS[reading];
     const columns = lengthOf(block) * PANEL;
     const count = columns * ci / (4 * READERS[to].parts);
     this.#weights = this.#piece(count, lengthOf(rows) * this.#side);
@@ -352,7 +379,7 @@ class Parts {
         source: weightSource,
         type: "vec4f",
         constants: { ...this.#constants, PARTS: parts, BLOCKS: parts / READERS[to].parts },
-        functions: [functions, this.#scheme.transforms, PUT[to]].join("\n"),
+        functions: [WEIGHTS[reading], this.#scheme.transforms, PUT[to]].join("\n"),
         bindings: [
           { name: "u", source: this.#weights, element: READERS[to].element, ...WRITTEN },
           {
@@ -360,7 +387,7 @@ class Parts {
             source: 1,
             element,
             access: "read",
-            residence: this.layoutOf(weight).residence,
+            residence: productResidences(node, profile, layoutOf)[1],
           },
         ],
       },
@@ -371,7 +398,7 @@ class Parts {
           step: this.#weights.step,
           columns,
           first_panel: block.begin,
-          width: weight.shape[0],
+          width: node.shape[3],
           blocks: 9 * ci / (4 * parts),
           tap_blocks: ci / (4 * parts),
         },
@@ -411,7 +438,7 @@ class Parts {
           first_group: panels.begin * PANEL / 4,
         },
       },
-      this.#scheme.weights[this.panels],
+      this.weights.kept,
       tileFor(tiles, channels, profile),
       profile,
     );

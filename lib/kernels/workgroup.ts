@@ -13,7 +13,7 @@ import {
   type Profile,
   type Variant,
 } from "./kernel.ts";
-import { type Operand, resultBinding, STORE } from "./product.ts";
+import { type Operand, type Reading, resultBinding, STORE } from "./product.ts";
 import { flatGrid } from "./views.ts";
 import f16Source from "../../wgsl/workgroup_f16.wgsl" with { type: "text" };
 import f32Source from "../../wgsl/workgroup_f32.wgsl" with { type: "text" };
@@ -42,6 +42,9 @@ export interface WorkgroupForm {
   readonly iterations: number;
 }
 
+/** How operands lie that consist of vec4s. */
+type Staged = Exclude<Operand | Reading, "loose rows" | "loose turned">;
+
 /** What is multiplied: all rows together, their second operand, and whether `a` has rows or is seen through taps. */
 export interface Shape {
   readonly batch: number;
@@ -49,7 +52,7 @@ export interface Shape {
   readonly n: number;
   /** A multiple of four. */
   readonly k: number;
-  readonly operand: Operand;
+  readonly operand: Staged;
   readonly a: "rows" | "pixels";
 }
 
@@ -67,7 +70,32 @@ interface Staging {
   readonly functions: string;
 }
 
-const STAGINGS: { readonly [K in Operand]: Staging } = {
+/** Four rows and four columns of the second operand at once, the rows found by `row_of`. */
+const fours = (rowOf: string): Staging => ({
+  element: "vec4f",
+  blockDepth: 1,
+  unit: { columns: 4, depth: 1 },
+  functions: `alias W = mat4x4f;
+${rowOf}
+fn fetched(unit: u32, k: u32, column: u32, batch: u32) -> W {
+  let d = k + unit / (COLUMNS / 4u);
+  if (d >= params.depth) { return W(); }
+  let row = row_of(d, batch);
+  let at = params.w_first + row.x * (params.width / 4u) + column / 4u + unit % (COLUMNS / 4u);
+  let step = row.y * (params.width / 4u);
+  return W(w_at(at), w_at(at + step), w_at(at + 2u * step), w_at(at + 3u * step));
+}
+fn keep(unit: u32, held: W) {
+  let columns = transpose(held);
+  let at = unit / (COLUMNS / 4u) * COLUMNS;
+  let column = unit % (COLUMNS / 4u) * 4u;
+  /*unroll*/ for (var c = 0u; c < 4u; c++) {
+    w_tile[at + place_in_tile(column + c)] = S(columns[c]);
+  }
+}`,
+});
+
+const STAGINGS: { readonly [K in Staged]: Staging } = {
   panels16: {
     element: "vec4u",
     blockDepth: 2,
@@ -114,27 +142,13 @@ fn keep(unit: u32, held: W) {
   w_tile[unit % DEPTH * COLUMNS + place_in_tile(unit / DEPTH)] = S(held);
 }`,
   },
-  columns: {
-    element: "vec4f",
-    blockDepth: 1,
-    unit: { columns: 4, depth: 1 },
-    functions: `alias W = mat4x4f;
-fn fetched(unit: u32, k: u32, column: u32, batch: u32) -> W {
-  let d = k + unit / (COLUMNS / 4u);
-  if (d >= params.depth) { return W(); }
-  let row = params.width / 4u;
-  let at = params.w_first + (batch * params.depth + d) * 4u * row + column / 4u + unit % (COLUMNS / 4u);
-  return W(w_at(at), w_at(at + row), w_at(at + 2u * row), w_at(at + 3u * row));
-}
-fn keep(unit: u32, held: W) {
-  let columns = transpose(held);
-  let at = unit / (COLUMNS / 4u) * COLUMNS;
-  let column = unit % (COLUMNS / 4u) * 4u;
-  /*unroll*/ for (var c = 0u; c < 4u; c++) {
-    w_tile[at + place_in_tile(column + c)] = S(columns[c]);
-  }
-}`,
-  },
+  columns: fours(`/// The first of the four rows of a vec4, and how far the next one is.
+fn row_of(d: u32, batch: u32) -> vec2u { return vec2u((batch * params.depth + d) * 4u, 1u); }`),
+  turned: fours(`fn row_of(d: u32, batch: u32) -> vec2u {
+  let taps = params.kernel_height * params.kernel_width;
+  let tap = d / params.tap_depth;
+  return vec2u((d - tap * params.tap_depth) * 4u * taps + taps - 1u - tap, taps);
+}`),
 };
 
 /** Tiles of 16·TM rows × 64·TN columns, DEPTH vec4s of the reduction deep: none takes more than 16 KiB, the least there is. */
@@ -336,6 +350,8 @@ function split(
   };
 }
 
+const unitOf = (operand: Staged) => STAGINGS[operand].unit.columns;
+
 export interface WorkgroupOptions {
   readonly constants?: WorkgroupForm["constants"];
   /** Other tiles than those that suit the shape, the best first. */
@@ -354,7 +370,7 @@ export function workgroupVariants(
   { constants = {}, tiles = tilesFor(shape) }: WorkgroupOptions = {},
 ): Variant[] {
   const { m, n, k, batch, operand } = shape;
-  if (profile.kind !== "gpu" || k % 4 !== 0 || (operand === "columns" && n % 4 !== 0)) return [];
+  if (profile.kind !== "gpu" || k % 4 !== 0 || (unitOf(operand) > 1 && n % 4 !== 0)) return [];
   const panels = operand === "panels16" || operand === "panels32" ? operand : undefined;
   const [best, ...others] = tiles;
   const form = tileForm(best, shape, { f16: false, constants });

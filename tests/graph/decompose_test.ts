@@ -49,6 +49,20 @@ const FUSED: Readonly<Record<string, (g: Graph) => Tensor>> = {
       epilogue: { body: { op: "add", args: [{ input: 1 }, { input: 0 }] } },
     });
   },
+  "detached": (g) => g.input("x", [2, 3]).detach(),
+  "convolution backwards": (g) => {
+    const [y, w] = [g.input("y", [2, 3, 2, 2]), g.input("w", [2, 3, 2, 5])];
+    return y.conv2dTranspose(w, { size: [6, 3], stride: 2, padding });
+  },
+  "convolution backwards, padded by more than its kernel": (g) => {
+    const [y, w] = [g.input("y", [1, 4, 5, 2]), g.input("w", [2, 1, 2, 3])];
+    const around = { top: 1, bottom: 1, left: 2, right: 1 };
+    return y.conv2dTranspose(w, { size: [2, 3], stride: 1, padding: around });
+  },
+  "weight of a convolution": (g) => {
+    const [x, y] = [g.input("x", [2, 3, 2, 2]), g.input("y", [2, 3, 3, 5])];
+    return x.conv2dWeight(y, { kernel: [3, 2], stride: 2, padding, upsample: 2 });
+  },
   "matmul whose epilogue forgets it": (g) =>
     g.node("matmul", [g.input("a", [2, 3]), g.input("b", [3, 2])], {
       transposeB: false,
@@ -70,7 +84,7 @@ const SMALL = new Set([
   ...["parameter", "input", "constant", "neg", "abs", "exp", "log", "sqrt", "sin", "cos", "tanh"],
   ...["erf", "sigmoid", "add", "sub", "mul", "div", "max", "min", "less", "select", "sum"],
   ...["maximum", "matmul", "conv2d", "reshape", "transpose", "broadcast", "slice", "concat"],
-  ...["pad", "upsample", "gather"],
+  ...["pad", "upsample", "gather", "scatterAdd"],
 ]);
 
 for (const [name, build] of Object.entries(FUSED)) {

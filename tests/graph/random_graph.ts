@@ -172,6 +172,7 @@ const STEPS: Readonly<Record<Exclude<OpName, "parameter" | "input">, Step>> = {
     const condition = w.graph.node("less", [x, w.graph.constant(0.7654321)], {});
     return w.graph.node("select", [condition, w.any(), x], {});
   },
+  detach: (w) => w.any().detach(),
   map: (w) => {
     const { dice } = w;
     const shape = Array.from({ length: dice.whole(0, 4) }, () => dice.whole(1, 3));
@@ -217,6 +218,33 @@ const STEPS: Readonly<Record<Exclude<OpName, "parameter" | "input">, Step>> = {
     const weight = w.weight([dice.pick([2, 4]), kh, kw, last(x)], "conv");
     const upsample = dice.pick([1, 1, 2]);
     return w.graph.node("conv2d", [x, weight], { stride: dice.whole(1, 2), padding, upsample });
+  },
+  conv2dTranspose: (w) => {
+    const { dice } = w;
+    const y = w.picture();
+    const [stride, kh, kw] = [dice.whole(1, 2), dice.whole(1, 3), dice.whole(1, 3)];
+    const side = () => dice.whole(0, 2);
+    const padding = { top: side(), bottom: side(), left: side(), right: side() };
+    const [, oh, ow, co] = y.shape;
+    const size = [
+      (oh - 1) * stride + kh - padding.top - padding.bottom,
+      (ow - 1) * stride + kw - padding.left - padding.right,
+    ] as const;
+    if (size.some((n) => n < 1)) return undefined;
+    const weight = w.weight([co, kh, kw, dice.pick([2, 4])], "conv");
+    return y.conv2dTranspose(weight, { size, stride, padding });
+  },
+  conv2dWeight: (w) => {
+    const { dice } = w;
+    const x = w.picture();
+    const kernel = [dice.whole(1, 3), dice.whole(1, 3)] as const;
+    const side = () => dice.whole(1, 2);
+    const padding = { top: side(), bottom: side(), left: side(), right: side() };
+    const [stride, upsample] = [dice.whole(1, 2), dice.pick([1, 1, 2])];
+    const places = w.graph.node("conv2d", [x, w.weight([2, ...kernel, last(x)], "conv")], {
+      ...{ stride, padding, upsample },
+    });
+    return x.conv2dWeight(places, { kernel, stride, padding, upsample }).mul(0.1);
   },
   attention: (w) => {
     const { dice } = w;
@@ -294,6 +322,10 @@ const STEPS: Readonly<Record<Exclude<OpName, "parameter" | "input">, Step>> = {
   gather: (w) => {
     const table = w.dice.chance(0.5) ? w.weight([3, 4]) : w.like([3, 4], ({ rank }) => rank === 2);
     return table.gather(w.ids(w.dice.chance(0.5) ? [2, 3] : [2], table.shape[0]));
+  },
+  scatterAdd: (w) => {
+    const x = w.rows();
+    return x.scatterAdd(w.ids(x.shape.slice(0, -1), 3), 3);
   },
 };
 

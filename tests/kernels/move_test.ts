@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { Graph } from "../../lib/graph/tensor.ts";
 import { mapKernel } from "../../lib/kernels/map.ts";
-import { gather } from "../../lib/kernels/index.ts";
+import { gather, scatterAdd } from "../../lib/kernels/index.ts";
 import { type KernelCase, kernelTest } from "./harness.ts";
 import { meaning } from "./meaning.ts";
 
@@ -119,5 +119,31 @@ kernelTest("gather", {
       profile: { maxBinding: 512 },
       expect: ([{ dispatches }]) => assert.ok(dispatches.length > 1),
     },
+  },
+});
+
+const sums = (width: number, rest: Partial<KernelCase> = {}): KernelCase => ({
+  build: (g) => x(g, [7, width]).scatterAdd(g.input("ids", [7], "i32"), 13),
+  values: { ids: Int32Array.from([3, 0, 12, 3, 7, 12, 3]) },
+  ...rest,
+});
+
+kernelTest("scatterAdd", {
+  kernel: scatterAdd,
+  oracle: meaning,
+  reduction: () => 3,
+  cases: {
+    "rows in vec4s": sums(12),
+    "odd rows": sums(7),
+    "ids of two axes": {
+      build: (g) => x(g, [1, 7, 8]).scatterAdd(g.input("ids", [1, 7], "i32"), 13),
+      values: { ids },
+      fills,
+    },
+    "cut into windows": sums(28, {
+      profile: { maxBinding: 1024 },
+      fills,
+      expect: ([{ dispatches }]) => assert.ok(dispatches.length > 2),
+    }),
   },
 });
