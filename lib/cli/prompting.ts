@@ -4,13 +4,11 @@ import type { Command } from "commander";
 import { join } from "node:path";
 import { FileError, UsageError } from "../base/errors.ts";
 import { fileError } from "../formats/files.ts";
+import type { Recipe } from "../formats/recipe.ts";
 import { drawsOf, resolveDynamic, type Wildcards, wildcardsOf } from "../text/dynamic.ts";
-import type { Weighting } from "../text/prompt.ts";
 import { applyStyles, parseStyles, type Style } from "../text/styles.ts";
-import { choice } from "./options.ts";
 
 export interface PromptOptions {
-  readonly weighting?: Weighting;
   /** A file. */
   readonly styles?: string;
   /** Names in it. */
@@ -22,11 +20,6 @@ export interface PromptOptions {
 /** Adds the options of `PromptOptions`. */
 export function addPromptOptions(command: Command): Command {
   return command
-    .option(
-      "--weighting <name>",
-      "a1111, comfy or none: how prompts are read (default: a1111)",
-      choice("--weighting", ["a1111", "comfy", "none"]),
-    )
     .option("--wildcards <folder>", "text files with a value a line, for __name__ in prompts")
     .option("--styles <file>", "a table of styles: name,prompt,negative_prompt")
     .option(
@@ -36,41 +29,80 @@ export function addPromptOptions(command: Command): Command {
     );
 }
 
-/** Prompts as they are written, and the other way as they are read. */
-interface Prompts {
-  readonly prompt: string;
-  readonly negativePrompt: string;
+/** A prompt and its negative. */
+type Prompts = Style;
+
+/** What options do to prompts. */
+export interface Prompting {
+  /** Styles are put around them. */
+  styled(prompts: Prompts): Prompts;
+  /** Their choices are made; the same ones for the same seed. Throws `UsageError` where that has no end. */
+  chosen(prompts: Prompts, seed: number): Prompts;
 }
 
-/** Makes the choices in prompts for a seed; the same for the same seed. Throws `UsageError` where that has no end. */
-export type PreparePrompts = (prompts: Prompts, seed: number) => Prompts;
-
 /**
- * What the options do to prompts: styles are put around them, then choices are made, but with weighting "none", which has
- * no grammar. A wildcard that the folder does not have stays as it stands; `warn` is told once. Throws `FileError`,
- * `FormatError` and `UsageError` for what cannot be used.
+ * Reads what the options name. A wildcard that the folder does not have stays in a prompt as it stands, of which `warn` is
+ * told once. Throws `FileError`, `FormatError` and `UsageError` for what cannot be used.
  */
 export async function readPromptOptions(
-  { weighting, styles, style = [], wildcards }: PromptOptions,
+  { styles, style = [], wildcards }: PromptOptions,
   warn: (message: string) => void,
-): Promise<PreparePrompts> {
+): Promise<Prompting> {
   if (style.length > 0 && styles === undefined) {
     throw new UsageError("Cannot use --style without --styles, which names the file with styles");
   }
   const known = styles === undefined ? new Map<string, Style>() : await readStyles(styles);
-  applyStyles({ prompt: "", negativePrompt: "" }, style, known); // an unknown name is told at once
+  const styled = (prompts: Prompts) => applyStyles(prompts, style, known);
+  styled({ prompt: "", negativePrompt: "" }); // an unknown name is told at once
   const lookUp = wildcards === undefined
     ? () => []
     : warned(await readWildcards(wildcards), wildcards, warn);
-  return (prompts, seed) => {
-    const styled = applyStyles(prompts, style, known);
-    if (weighting === "none") return styled;
-    const draw = drawsOf(seed);
-    return {
-      prompt: resolveDynamic(styled.prompt, draw, lookUp),
-      negativePrompt: resolveDynamic(styled.negativePrompt, draw, lookUp),
-    };
+  return {
+    styled,
+    chosen({ prompt, negativePrompt }, seed) {
+      const draw = drawsOf(seed);
+      return {
+        prompt: resolveDynamic(prompt, draw, lookUp),
+        negativePrompt: resolveDynamic(negativePrompt, draw, lookUp),
+      };
+    },
   };
+}
+
+/** Where there may be a choice. */
+const CHOICE = /[{}]|__/;
+const SEEDS = 2 ** 32;
+
+/**
+ * A recipe with styles put around its prompts and its choices made: each picture of a batch makes its own, from its seed,
+ * so that there is a recipe for each. Weighting "none" has no grammar, and so no choices; `weighting` is the recipe's.
+ */
+export function recipesOf(
+  recipe: Recipe,
+  prompting: Prompting,
+  weighting: NonNullable<Recipe["weighting"]>,
+): Recipe[] {
+  const { batchCount = 1, batchSeeds } = recipe;
+  const { prompt = "", negativePrompt } = recipe;
+  const styled = prompting.styled({ prompt, negativePrompt: negativePrompt ?? "" });
+  /** A negative prompt that was left out is not the same as an empty one. */
+  const withPrompts = (said: Prompts) => ({
+    ...recipe,
+    prompt: said.prompt,
+    ...((negativePrompt !== undefined || said.negativePrompt !== "") &&
+      { negativePrompt: said.negativePrompt }),
+  });
+  const hasChoices = CHOICE.test(styled.prompt) || CHOICE.test(styled.negativePrompt);
+  if (weighting === "none" || !hasChoices) return [withPrompts(styled)];
+  const { seed = -1 } = recipe;
+  const first = seed >= 0 ? seed : Math.floor(Math.random() * (SEEDS - batchCount + 1));
+  const indices = recipe.batchIndex === undefined
+    ? Array.from({ length: batchCount }, (_, i) => i)
+    : [recipe.batchIndex];
+  return indices.map((i) => ({
+    ...withPrompts(prompting.chosen(styled, (first + i) % SEEDS)),
+    ...(batchSeeds === "one" ? { seed: first, batchIndex: i } : { seed: first + i, batchCount: 1 }),
+  }));
 }
 
 async function readStyles(path: string): Promise<Map<string, Style>> {

@@ -8,9 +8,16 @@ import { composePrompt } from "../text/compose.ts";
 import { chunkPrompt, type PromptChunk, type Weighting } from "../text/prompt.ts";
 import { schedulePrompt } from "../text/schedule.ts";
 import { type ClipTokenizer, clipTokenizer, folderTokenizer } from "../text/tokenizer.ts";
-import { addReportOptions, integer, newCommand, parse, type ReportOptions } from "./options.ts";
+import {
+  addReportOptions,
+  choice,
+  integer,
+  newCommand,
+  parse,
+  type ReportOptions,
+} from "./options.ts";
 import { progressTo } from "./progress.ts";
-import { addPromptOptions, type PromptOptions, readPromptOptions } from "./prompting.ts";
+import { addPromptOptions, type PromptOptions, readPromptOptions, recipesOf } from "./prompting.ts";
 import { readTokenizerOption } from "./request.ts";
 import { printJson, printLine } from "./terminal.ts";
 
@@ -19,6 +26,7 @@ interface TokensOptions extends PromptOptions, ReportOptions {
   readonly tokenizer?: string;
   readonly steps: number;
   readonly seed: number;
+  readonly weighting: Weighting;
 }
 
 /** Steps that a schedule is shown for. */
@@ -29,6 +37,12 @@ function definition() {
     .argument("<prompt...>", "several words are one prompt")
     .option("-m, --model <path>", "whose tokenizer (default: CLIP's)")
     .option("--tokenizer <folder>", "vocab.json and merges.txt (default: the checkpoint's)")
+    .option(
+      "--weighting <name>",
+      "a1111, comfy or none: how the prompt is read",
+      choice("--weighting", ["a1111", "comfy", "none"]),
+      "a1111",
+    )
     .option("--steps <n>", "steps of a schedule", integer("--steps", 1), STEPS)
     .option("-s, --seed <n>", "what choices are drawn from", integer("--seed", 0, 2 ** 32 - 1), 0);
   return addReportOptions(addPromptOptions(command));
@@ -38,14 +52,15 @@ export async function tokens(argv: readonly string[]): Promise<number> {
   const command = definition();
   parse(command, argv);
   const options = command.opts<TokensOptions>();
-  const { weighting = "a1111", steps, seed, json } = options;
+  const { weighting, steps, seed, json } = options;
   const progress = progressTo({ quiet: true, verbose: false });
-  const prepare = await readPromptOptions(options, (message) => progress.warn(message));
+  const prompting = await readPromptOptions(options, (message) => progress.warn(message));
   const written = command.args.join(" ");
   if (written === "-") {
     throw new UsageError("Cannot read a prompt from stdin here: give it as an argument");
   }
-  const { prompt } = prepare({ prompt: written, negativePrompt: "" }, seed);
+  const asked = { prompt: written, negativePrompt: "", seed };
+  const [{ prompt = "" }] = recipesOf(asked, prompting, weighting);
   const tokenizer = await tokenizerFor(options);
   const parts = readParts(tokenizer, prompt, weighting, steps);
   if (json) await printJson({ event: "tokens", prompt, weighting, steps, parts });
