@@ -19,6 +19,7 @@ const STAND_INS: Readonly<Record<string, string>> = {
 
 /** What takes long, and what is run in its place; doctor and tune have tests of their own. */
 const SHORTCUTS: readonly (readonly [written: string, run: string])[] = [
+  ["--sweep steps=10,20,30 --sweep cfg-scale=4:9:1", "--sweep steps=1,2 --sweep cfg-scale=1"],
   ["-W 1024 -H 768 --steps 30", "-W 64 -H 48 --steps 2"],
   // the second picture of the same prompt is drawn by the same command but for how it starts
   ['ldm.js "a red fox in the snow" -m v1-5-pruned-emaonly.safetensors', "ldm.js --version"],
@@ -85,6 +86,7 @@ Deno.test("the README's commands run", async () => {
     const one = ["10.png", "7.png", "8.png", "9.png"];
     deepEqual(foxes.filter((name) => !/^\d+-/.test(name)), [...one, "foxes.journal.jsonl"]);
     equal(foxes.length, one.length + 1 + 3);
+    equal(names(join(cwd, "sweep")).filter((name) => /^grid\.(png|csv)$/.test(name)).length, 2);
   });
 });
 

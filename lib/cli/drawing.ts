@@ -25,15 +25,14 @@ import {
   readTokenizerOption,
   requestOf,
 } from "./request.ts";
-import { openShow, showListener } from "./show.ts";
 import { saver, saving } from "./saving.ts";
+import { addWatchOptions, checkWatch, openWatch, type WatchOptions } from "./watching.ts";
 
 /** Options of every command that makes pictures. */
-export interface DrawingOptions extends PictureOptions, ModelOptions, SaveOptions {
+export interface DrawingOptions extends PictureOptions, ModelOptions, SaveOptions, WatchOptions {
   readonly tokenizer?: string;
   /** False with --no-metadata. */
   readonly metadata: boolean;
-  readonly show?: true;
 }
 
 /** The file name of a picture where no other is asked for. */
@@ -43,8 +42,8 @@ export const USUAL_OUTPUT = "{index}-{seed}.png";
 export function addDrawingOptions(command: Command): Command {
   addPictureOptions(command)
     .option("--tokenizer <folder>", "vocab.json and merges.txt (default: the checkpoint's)")
-    .option("--no-metadata", "no generation parameters in the picture")
-    .option("--show", "draw the pictures in the terminal, if it can: kitty, iTerm2, sixel");
+    .option("--no-metadata", "no generation parameters in the picture");
+  addWatchOptions(command);
   return addReportOptions(addModelOptions(addSaveOptions(command, USUAL_OUTPUT)));
 }
 
@@ -103,12 +102,14 @@ export async function withDrawing(
   run: Run = {},
 ): Promise<void> {
   const path = modelPath(options);
+  checkWatch(options);
   const output = run.output ?? await outputOf(options);
   const { vaeTiling, metadata } = options;
   const tokenizer = await readTokenizerOption(options.tokenizer);
   const progress = run.progress ?? progressTo(progressOptions(options));
   const pace = paceOf(run.pictures);
-  const show = options.show && await openShow(progress);
+  const pictures = run.several ? run.pictures : options.batchCount ?? 1;
+  const watch = await openWatch(options, { output, model: path, progress }, pictures);
   try {
     await withLoaded(loadModel, path, options, progress, async (model) => {
       await work(async (recipe, { listeners = [], about, ...place } = {}) => {
@@ -116,11 +117,12 @@ export async function withDrawing(
         const save = saver({ output, model: path, metadata, ...place });
         const all = [
           ...listenersOf(options, path, progress, pace, about),
-          ...(show ? [showListener(show)] : []),
+          ...watch.listeners,
           ...listeners,
         ];
         await listenTo(saving(textToImage(model, request), save), all);
       });
+      await watch.finish();
     }, run.several ? "model" : "run");
   } finally {
     progress.clear();

@@ -71,6 +71,7 @@ export function personListener(
         return;
       }
       case "image":
+      case "preview":
       case "done":
         return;
       default:
@@ -116,6 +117,10 @@ export function jsonListener(model: string, about?: About): Listener {
         since = performance.now();
         saved += 1;
         return;
+      }
+      case "preview": {
+        const { kind, ...fields } = event;
+        return await tell({ event: kind, ...fields });
       }
       case "done":
         return await tell({

@@ -48,7 +48,7 @@ export async function withLoaded<T extends Loaded & (Disposable | AsyncDisposabl
   path: string,
   options: ModelOptions,
   progress: Progress,
-  work: (model: T) => Promise<void>,
+  work: (model: T, device: Device) => Promise<void>,
   lifetime: Lifetime = "run",
 ): Promise<void> {
   const start = performance.now();
@@ -79,7 +79,7 @@ export async function withLoaded<T extends Loaded & (Disposable | AsyncDisposabl
     progress.warn(message);
     if (options.json) await printJson({ event: "warning", message });
   }
-  await work(model);
+  await work(model, device);
   const peak = Math.ceil(device.memory.peak / 2 ** 20);
   progress.detail(`GPU memory: at most ${peak} MiB`);
 }

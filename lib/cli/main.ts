@@ -7,6 +7,7 @@ import { batch } from "./batch.ts";
 import { decode } from "./decode.ts";
 import { doctor } from "./doctor.ts";
 import { encode } from "./encode.ts";
+import { describeEvents } from "./events.ts";
 import { inspect } from "./inspect.ts";
 import { printJson, printLine, writeStderr } from "./terminal.ts";
 import { tokens } from "./tokens.ts";
@@ -34,6 +35,12 @@ const COMMANDS: Readonly<Record<string, Subcommand>> = {
   tune: { summary: "the fastest kernels on this device, for --tuned", run: tune },
 };
 
+/** What `ldm help TOPIC` explains beside commands. */
+const TOPICS: Readonly<Record<string, { readonly summary: string; readonly text: () => string }>> =
+  {
+    json: { summary: "the events of --json and their fields", text: describeEvents },
+  };
+
 /** Commands that are planned. Taken as prompts they would waste somebody's time. */
 const PLANNED = ["img2img", "inpaint", "train", "convert", "bench"];
 
@@ -55,6 +62,10 @@ async function dispatch(argv: readonly string[]): Promise<number> {
   }
   if (first === "help") {
     const [name] = rest;
+    if (name !== undefined && Object.hasOwn(TOPICS, name)) {
+      await printLine(TOPICS[name].text());
+      return 0;
+    }
     return await dispatch(name === undefined ? ["--help"] : [name, "--help"]);
   }
   if (first === "-h" || first === "--help") {
@@ -79,6 +90,7 @@ function help(): string {
   const lines = Object.entries(COMMANDS).map(([name, { summary }]) =>
     `  ${name.padEnd(width)}  ${summary}`
   );
+  const topics = Object.entries(TOPICS).map(([name, { summary }]) => `${name}\` tells ${summary}.`);
   return `ldm ${project.version}: latent diffusion on WebGPU
 
   ldm "a red fox" -m CHECKPOINT     makes a picture, the same as ldm txt2img
@@ -86,6 +98,7 @@ function help(): string {
 Commands:
 ${lines.join("\n")}
 
+${topics.map((text) => `\`ldm help ${text}`).join("\n")}
 \`ldm COMMAND --help\` lists the command's options.`;
 }
 

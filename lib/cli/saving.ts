@@ -21,8 +21,18 @@ export interface SavedEvent {
   readonly settings: Settings;
 }
 
+/** A guess of a picture is saved. */
+export interface PreviewEvent {
+  readonly kind: "preview";
+  readonly path: string;
+  /** Which picture, after which step, both from 0, and how many steps there are. */
+  readonly image: number;
+  readonly index: number;
+  readonly of: number;
+}
+
 /** What happens while pictures are made and saved. */
-export type RunEvent = PipelineEvent | SavedEvent;
+export type RunEvent = PipelineEvent | SavedEvent | PreviewEvent;
 
 /** Saves a picture; returns its path. */
 export type Save = (event: ImageEvent) => Promise<string>;
@@ -74,7 +84,7 @@ export async function* saving(
 }
 
 /** In AUTOMATIC1111's order and words. */
-function infotextOf(settings: Settings, seed: number, model: string) {
+export function infotextOf(settings: Settings, seed: number, model: string) {
   const { sampler, schedule, width, height, clipSkip, guidanceRescale } = settings;
   return {
     prompt: settings.prompt,

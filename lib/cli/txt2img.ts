@@ -2,9 +2,15 @@
 
 import { UsageError } from "../base/errors.ts";
 import { drawAll } from "./batch.ts";
+import { checkGrid } from "./grid.ts";
 import { addDrawingOptions, type DrawingOptions, withDrawing } from "./drawing.ts";
 import { newCommand, parse } from "./options.ts";
 import { overlay } from "./request.ts";
+import { drawSweep } from "./sweeping.ts";
+
+interface Options extends DrawingOptions {
+  readonly sweep: readonly string[];
+}
 
 function definition() {
   const command = newCommand("txt2img", "Makes a picture from a prompt.")
@@ -12,19 +18,32 @@ function definition() {
       "[prompt...]",
       "what to show; several words are one prompt; - reads prompts from stdin, one a line",
     );
+  command.option(
+    "--sweep <name=values>",
+    "a picture for each value: steps=10,20,30 or cfg-scale=4:9:1; twice: each with each, in a grid",
+    (sweep: string, before: readonly string[]) => [...before, sweep],
+    [],
+  );
   return addDrawingOptions(command);
 }
 
 export async function txt2img(argv: readonly string[]): Promise<number> {
   const command = definition();
   parse(command, argv);
-  const options = command.opts<DrawingOptions>();
+  const { sweep, ...options } = command.opts<Options>();
   const words = command.args;
+  checkGrid(options);
   if (words.length === 0) throw new UsageError("Nothing to draw: a prompt was needed");
-  if (words.length === 1 && words[0] === "-") return await drawAll("-", options);
+  const isStdin = words.length === 1 && words[0] === "-";
+  if (isStdin && sweep.length > 0) {
+    throw new UsageError("Cannot sweep prompts from stdin: one prompt was needed, as an argument");
+  }
+  if (isStdin) return await drawAll("-", options);
+  const recipe = overlay(options, { prompt: words.join(" ") });
+  if (sweep.length > 0) return await drawSweep(options, recipe, sweep);
   if (options.output === "-" && (options.batchCount ?? 1) > 1) {
     throw new UsageError("Cannot write several pictures to stdout: -o - takes one, leave out -b");
   }
-  await withDrawing(options, (draw) => draw(overlay(options, { prompt: words.join(" ") })));
+  await withDrawing(options, (draw) => draw(recipe));
   return 0;
 }
