@@ -33,6 +33,7 @@ export type { FirstStage, Half } from "./lib/engine/first_stage.ts";
 export type {
   Condition,
   Denoiser,
+  DenoiserRequest,
   FloatPicture,
   Latents,
   LoadOptions,
@@ -63,11 +64,26 @@ export type { FileDType } from "./lib/formats/safetensors.ts";
 export type { Shape } from "./lib/base/shape.ts";
 
 // Pipelines
-export { textToImage } from "./lib/pipelines/text_to_image.ts";
-export type { TextToImage } from "./lib/pipelines/text_to_image.ts";
+export { textToImage, textToImagePipeline } from "./lib/pipelines/text_to_image.ts";
+export type {
+  PipelineOptions,
+  TextToImage,
+  TextToImagePipeline,
+} from "./lib/pipelines/text_to_image.ts";
+export { MATCHES } from "./lib/pipelines/match.ts";
+export type { Match } from "./lib/pipelines/match.ts";
 export type { Vocabulary } from "./lib/pipelines/tokens.ts";
-export { decodeLatents, encodePicture } from "./lib/pipelines/first_stage.ts";
-export type { PipelineEvent, Rng, Settings } from "./lib/pipelines/events.ts";
+export { decodeLatents, encodePicture, toBytes } from "./lib/pipelines/first_stage.ts";
+export { BATCH_SEEDS, MATCH_NAMES, ROUNDINGS } from "./lib/pipelines/events.ts";
+export type {
+  BatchSeeds,
+  MatchName,
+  PipelineEvent,
+  Rng,
+  Rounding,
+  Settings,
+} from "./lib/pipelines/events.ts";
+export type { Dialect } from "./lib/diffusion/dialects.ts";
 export { SAMPLER_NAMES, SCHEDULE_NAMES } from "./lib/diffusion/names.ts";
 export type { SamplerName, ScheduleName } from "./lib/diffusion/names.ts";
 

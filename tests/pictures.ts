@@ -1,6 +1,7 @@
 /** What fixtures/make/pictures.py recorded of whole pictures, and how near a picture is to another. */
 
 import assert from "node:assert/strict";
+import type { Model } from "../lib/engine/model.ts";
 import type { SafetensorsFile } from "../lib/formats/safetensors.ts";
 
 /** One picture by diffusers. */
@@ -28,4 +29,17 @@ export function psnr(actual: Uint8Array, expected: Uint8Array): number {
   assert.equal(actual.length, expected.length);
   const error = expected.reduce((sum, v, i) => sum + (v - actual[i]) ** 2, 0) / expected.length;
   return error === 0 ? Infinity : 10 * Math.log10(255 ** 2 / error);
+}
+
+/** The same model under another scheduler_config.json. */
+export function withScheduler(model: Model, scheduler: unknown): Model {
+  return {
+    ...model,
+    scheduler,
+    encodeText: (prompts, clipSkip) => model.encodeText(prompts, clipSkip),
+    denoiser: (size) => model.denoiser(size),
+    decodeImage: (latents, options) => model.decodeImage(latents, options),
+    encodeImage: (picture, options) => model.encodeImage(picture, options),
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  };
 }

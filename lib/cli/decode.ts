@@ -4,7 +4,7 @@ import { FormatError, UsageError } from "../base/errors.ts";
 import { loadFirstStage } from "../engine/load.ts";
 import { readLatents } from "../formats/latents.ts";
 import { encodePng } from "../formats/png.ts";
-import { decodeLatents } from "../pipelines/first_stage.ts";
+import { decodeLatents, toBytes } from "../pipelines/first_stage.ts";
 import { describeMemory, firstStagePath, seconds, withLoaded } from "./loading.ts";
 import {
   addModelOptions,
@@ -59,7 +59,7 @@ export async function decode(argv: readonly string[]): Promise<number> {
         const event = result.value;
         if (event.kind === "decode") progress.show("decoding", event.done, event.of);
       }
-      const picture = result.value;
+      const picture = toBytes(result.value);
       const file = await output.next({ index: 0 });
       await saveBytes(file, await encodePng(picture));
       progress.clear();

@@ -102,12 +102,13 @@ function reading({ json, verbose }: ModelOptions, progress: Progress): ReadProgr
 
 /** What a run takes on the device, a line a stage. */
 export function describeMemory({ stages, peak, turns }: MemoryPlan): string[] {
-  const lines = stages.map(({ part, weights, beside, activations }) => {
+  const lines = stages.map(({ part, weights, beside, activations, kept }) => {
     const others = beside > 0 ? ` + ${mib(beside)} MiB of other weights` : "";
-    const sum = mib(weights + beside + activations);
+    const stay = kept > 0 ? ` + ${mib(kept)} MiB that stay of other parts` : "";
+    const sum = mib(weights + beside + activations + kept);
     return `memory of ${part}: ${mib(weights)} MiB of weights${others} + ${
       mib(activations)
-    } MiB of activations = ${sum} MiB`;
+    } MiB of activations${stay} = ${sum} MiB`;
   });
   const how = turns ? "parts take turns on the device" : "parts stay while they are needed";
   return [...lines, `memory planned: at most ${mib(peak)} MiB; ${how}`];

@@ -79,7 +79,21 @@ export function weigh(...terms: readonly (readonly [weight: number, x: Latents])
 
 /** Classifier-free guidance (Ho & Salimans 2022): away from the unconditional prediction by `scale`; 1 changes nothing. */
 export function guide(unconditional: Latents, conditional: Latents, scale: number): Latents {
-  return weigh([1 - scale, unconditional], [scale, conditional]);
+  return compose(unconditional, [[1, conditional]], scale);
+}
+
+/**
+ * Guidance towards several predictions at once (Liu et al. 2022, "Compositional Visual Generation with Composable Diffusion
+ * Models", eq. 12): the unconditional one plus scale times the weighted sum of their differences from it.
+ */
+export function compose(
+  unconditional: Latents,
+  parts: readonly (readonly [weight: number, conditional: Latents])[],
+  scale: number,
+): Latents {
+  const scaled = parts.map(([weight, x]) => [weight * scale, x] as const);
+  const rest = scaled.reduce((sum, [weight]) => sum - weight, 1);
+  return weigh([rest, unconditional], ...scaled);
 }
 
 /**

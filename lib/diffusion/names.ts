@@ -30,6 +30,9 @@ export const SCHEDULE_NAMES = [
   "exponential",
   "sgm_uniform",
   "simple",
+  "beta",
+  "kl_optimal",
+  "ays",
   "trailing",
   "leading",
 ] as const;
@@ -58,6 +61,9 @@ export const SCHEDULE_LABELS: Readonly<Record<ScheduleName, string>> = {
   exponential: "Exponential",
   sgm_uniform: "SGM Uniform",
   simple: "Simple",
+  beta: "Beta",
+  kl_optimal: "KL Optimal",
+  ays: "Align Your Steps",
   trailing: "Trailing",
   leading: "DDIM",
 };
@@ -79,9 +85,13 @@ const SAMPLER_SPELLINGS: Readonly<Record<SamplerName, readonly string[]>> = {
 const SCHEDULE_SPELLINGS: Readonly<Record<ScheduleName, readonly string[]>> = {
   discrete: ["normal", "uniform"],
   karras: ["use_karras_sigmas"],
-  exponential: ["use_exponential_sigmas"],
+  // AUTOMATIC1111's polyexponential has ρ = 1, which is the same
+  exponential: ["use_exponential_sigmas", "polyexponential"],
   sgm_uniform: [],
   simple: [],
+  beta: ["use_beta_sigmas"],
+  kl_optimal: [],
+  ays: ["AlignYourStepsScheduler", "AYS"],
   trailing: [],
   leading: ["ddim_uniform", "ddim"],
 };

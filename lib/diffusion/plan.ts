@@ -1,12 +1,13 @@
 /**
  * Planning: from a sampler, a schedule, a number of steps and the checkpoint's scheduler_config.json to the levels that
  * are walked. With no schedule named, this is what diffusers does for `X.from_config(config)`, X being the sampler's
- * scheduler class, rounding quirks included; a named schedule means what AUTOMATIC1111 and ComfyUI mean by it.
- * `trailing` and `leading` are diffusers' timestep_spacing.
+ * scheduler class, rounding quirks included; a named schedule means what AUTOMATIC1111 and ComfyUI mean by it, where they
+ * differ what the dialect says (see dialects.ts). `trailing` and `leading` are diffusers' timestep_spacing.
  */
 
 import { FormatError, UsageError } from "../base/errors.ts";
 import { type Prediction, PREDICTIONS } from "./denoiser.ts";
+import { atWholeTimestep, type Dialect, HABITS, type SigmaList, sigmaList } from "./dialects.ts";
 import { findSampler, type SamplerName, type ScheduleName } from "./names.ts";
 import {
   alphasCumprod,
@@ -18,7 +19,6 @@ import {
   type Level,
   linspace,
   rescaleZeroTerminalSnr,
-  SIGMA_SCHEDULES,
   sigmaOf,
   sigmasOf,
   timestepOf,
@@ -89,6 +89,10 @@ export interface PlanRequest {
   /** Intervals; PNDM walks one twice. */
   readonly steps: number;
   readonly scheduler: SchedulerConfig;
+  /** Whose schedules and samplers; diffusers' where absent. */
+  readonly dialect?: Dialect | undefined;
+  /** The checkpoint is an SDXL: Align Your Steps has other noise levels for it. */
+  readonly sdxl?: boolean | undefined;
 }
 
 /** How diffusers' scheduler class of a sampler behaves. */
@@ -243,6 +247,7 @@ interface Settings extends PlanRequest {
   readonly bars: Float32Array;
   /** VE σ by timestep, finite. */
   readonly sigmas: Float32Array;
+  readonly dialect: Dialect;
 }
 
 const f32 = Math.fround;
@@ -255,22 +260,26 @@ const TERMINAL_BAR = 2 ** -24;
  */
 export function planSampling(request: PlanRequest): Plan {
   const settings = settle(request);
-  const { sampler, schedule, steps, scheduler, manner, spacing, sigmas } = settings;
-  const listed = isListed(schedule);
-  const intervals = (listed ? walkList(settings, schedule) : manner.walk(settings)).map((
-    interval,
-  ) =>
-    manner.second && interval.to.sigma > 0
-      ? { ...interval, second: manner.second(interval.from, interval.to, sigmas) }
-      : interval
-  );
+  const { sampler, schedule, steps, scheduler, manner, spacing, sigmas, dialect } = settings;
+  const list = sigmaList(dialect, schedule);
+  const own = dialect === "a1111" && schedule === undefined ? COMPVIS_WALKS[sampler] : undefined;
+  const walked = list ? walkList(settings, list) : (own ?? manner.walk)(settings);
+  const habits = HABITS[list ? dialect : "diffusers"];
+  const intervals = walked.map((interval) => {
+    const { from, to } = interval;
+    const second = manner.second && to.sigma > 0 ? manner.second(from, to, sigmas) : undefined;
+    const whole = second ? { ...interval, second } : interval;
+    return habits.wholeTimesteps ? atWholeTimesteps(sigmas, whole) : whole;
+  });
   const prediction = scheduler.prediction ?? "epsilon";
   verify(settings, intervals, prediction);
   const first = intervals[0].from;
   const end = intervals[intervals.length - 1].to;
-  const unitVariance = !listed && (manner.level === vp || spacing === "leading");
-  const lowered = scheduler.eulerAtFinal === true ||
-    (scheduler.lowerOrderFinal !== false && steps < (manner.lowersFinalBelow ?? 0));
+  const unitVariance = list
+    ? habits.unitStart && first.sigma >= sigmas[sigmas.length - 1] * (1 - 1e-5)
+    : manner.level === vp || spacing === "leading";
+  const lowered = !list && (scheduler.eulerAtFinal === true ||
+    (scheduler.lowerOrderFinal !== false && steps < (manner.lowersFinalBelow ?? 0)));
   return {
     sampler,
     schedule,
@@ -286,8 +295,15 @@ export function planSampling(request: PlanRequest): Plan {
   };
 }
 
-function isListed(schedule: ScheduleName | undefined): schedule is keyof typeof SIGMA_SCHEDULES {
-  return schedule !== undefined && schedule in SIGMA_SCHEDULES;
+function atWholeTimesteps(sigmas: Float32Array, interval: Interval): Interval {
+  const { at, from, to, second } = interval;
+  const whole = (level: Level) => atWholeTimestep(sigmas, level);
+  return {
+    at: whole(at),
+    from: whole(from),
+    to: whole(to),
+    ...(second && { second: whole(second) }),
+  };
 }
 
 function settle(request: PlanRequest): Settings {
@@ -306,7 +322,9 @@ function settle(request: PlanRequest): Settings {
       scheduler.betaEnd ?? manner.betas.end,
       count,
     );
-  const rescaled = scheduler.rescaleZeroSnr === true && (manner.rescales || isListed(schedule));
+  const dialect = request.dialect ?? "diffusers";
+  const isListed = sigmaList(dialect, schedule) !== undefined;
+  const rescaled = scheduler.rescaleZeroSnr === true && (manner.rescales || isListed);
   const bars = rescaled ? rescaleZeroTerminalSnr(betas) : alphasCumprod(betas);
   const finite = rescaled ? bars.with(count - 1, TERMINAL_BAR) : bars;
   return {
@@ -319,6 +337,7 @@ function settle(request: PlanRequest): Settings {
     list: schedule === undefined && manner.roundTimestep ? scheduler.sigmas : undefined,
     bars,
     sigmas: sigmasOf(finite),
+    dialect,
   };
 }
 
@@ -358,16 +377,44 @@ function chain(levels: readonly Level[], end: Level): Interval[] {
 
 /** A named list of σ; VE for every sampler. */
 function walkList(
-  { sampler, manner, steps, sigmas }: Settings,
-  schedule: keyof typeof SIGMA_SCHEDULES,
+  { sampler, manner, steps, sigmas, sdxl = false }: Settings,
+  list: SigmaList,
 ): Interval[] {
-  const levels = manner.dropsNextToLast
-    ? SIGMA_SCHEDULES[schedule](sigmas, steps + 1).slice(0, -1)
-    : SIGMA_SCHEDULES[schedule](sigmas, steps);
-  const [first, ...rest] = chain(levels, ve(0, 0));
-  const again = sampler === "pndm" && rest.length > 0 ? [{ ...first, at: first.to }] : [];
-  return [first, ...again, ...rest];
+  const all = list(sigmas, manner.dropsNextToLast ? steps + 1 : steps, { sdxl });
+  const end = all[all.length - 1];
+  const levels = all.slice(0, manner.dropsNextToLast ? -2 : -1);
+  const [first, ...rest] = chain(levels, end);
+  return [first, ...secondLook(sampler, first, rest), ...rest];
 }
+
+/** PNDM evaluates at the end of the first interval, and walks that again. */
+function secondLook(sampler: SamplerName, first: Interval, rest: readonly Interval[]): Interval[] {
+  return sampler === "pndm" && rest.length > 0 ? [{ ...first, at: first.to }] : [];
+}
+
+/**
+ * AUTOMATIC1111's DDIM and PLMS (modules/sd_samplers_timesteps.py): CompVis' timesteps, and the walk ends at the lowest of
+ * them, which is never evaluated.
+ */
+function walkCompVis(settings: Settings): Interval[] {
+  const { sampler, steps, bars } = settings;
+  const stride = strideOf(settings);
+  const timesteps: number[] = [];
+  for (let t = 0; t < bars.length; t += stride) timesteps.unshift(Math.min(t + 1, bars.length - 1));
+  if (timesteps.length < 2) {
+    throw new UsageError(
+      `Cannot sample in ${steps} steps with ${sampler} as AUTOMATIC1111 does: at least 2 were needed`,
+    );
+  }
+  const levels = timesteps.map((t) => levelAt(settings, t));
+  const [first, ...rest] = chain(levels.slice(0, -1), levels[levels.length - 1]);
+  return [first, ...secondLook(sampler, first, rest), ...rest];
+}
+
+const COMPVIS_WALKS: Readonly<Partial<Record<SamplerName, Manner["walk"]>>> = {
+  ddim: walkCompVis,
+  pndm: walkCompVis,
+};
 
 /** k-diffusion's classes: fractional timesteps; Karras and exponential σ lie between the spaced ones. */
 function walkFractional(settings: Settings): Interval[] {

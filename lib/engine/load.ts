@@ -23,14 +23,17 @@ import {
 } from "./first_stage.ts";
 import type {
   Denoiser,
+  DenoiserRequest,
   LoadOptions,
   MemoryPlan,
   Model,
+  Run,
   StageOptions,
   TextEmbedding,
   TokenIds,
 } from "./model.ts";
 import { Part, type PartName } from "./part.ts";
+import type { Room } from "./programs.ts";
 import { Residency, type Stage } from "./residency.ts";
 import {
   clipBytes,
@@ -289,6 +292,7 @@ class LoadedModel implements Model {
   readonly latentChannels;
   readonly latentMultiple;
   readonly zeroEmptyPrompt;
+  readonly textWidths;
   readonly guidanceWidth;
   readonly wantsSizes;
   readonly warnings;
@@ -330,6 +334,7 @@ class LoadedModel implements Model {
     this.latentChannels = firstStage.latentChannels;
     this.latentMultiple = 2 ** (unet.down.length - 1);
     this.zeroEmptyPrompt = architecture.zeroEmptyPrompt;
+    this.textWidths = [...architecture.textEncoders.values()].map(({ width: each }) => each);
     this.guidanceWidth = unet.guidanceWidth;
     this.wantsSizes = unet.addition !== undefined;
     this.warnings = warnings;
@@ -341,9 +346,12 @@ class LoadedModel implements Model {
   mayStay(): boolean {
     if (this.#device.budget === Infinity) return true;
     const { width, height } = this.defaults;
-    const usual = { width, height, pictures: 1, prompts: 2, tokens: TOKENS, clipSkip: 1 } as const;
+    const usual: Run = {
+      ...{ width, height, pictures: 1, prompts: 2, tokens: TOKENS, chunk: TOKENS, sets: 1 },
+      ...{ changes: false, keeps: false, clipSkip: 1, tiling: "auto" },
+    };
     try {
-      return !this.prepare({ ...usual, tiling: "auto" }).turns;
+      return !this.prepare(usual).turns;
     } catch (error) {
       if (error instanceof MemoryError) return false; // a smaller picture may fit
       throw error;
@@ -351,15 +359,17 @@ class LoadedModel implements Model {
   }
 
   prepare: Model["prepare"] = (run) => {
-    const { width, height, pictures, prompts, tokens, clipSkip, tiling } = run;
+    const { width, height, pictures, prompts, tokens, chunk, clipSkip, tiling } = run;
     const latents = { height: height / this.factor, width: width / this.factor };
     const programs = (part: PartName) => this.#residency.part(part).programs;
     const text = this.#encoders(clipSkip).map((encoder): Stage => ({
       part: encoder.name,
       uses: 1,
-      bytes: () => clipBytes(programs(encoder.name), encoder, prompts, tokens),
+      bytes: () => clipBytes(programs(encoder.name), encoder, 1, chunk),
     }));
     const size = { ...latents, tokens };
+    const work = { conditions: prompts, sets: run.sets, changes: run.changes };
+    const denoiser = (room: Room) => denoiserBytes(programs("unet"), this.#unet, size, work, room);
     const what = `make ${pictures > 1 ? "pictures" : "a picture"} of ${width}×${height} pixels ` +
       `with "${this.path}"`;
     return this.#residency.plan(JSON.stringify(run), what, [
@@ -367,7 +377,8 @@ class LoadedModel implements Model {
       {
         part: "unet",
         uses: pictures,
-        bytes: (room) => denoiserBytes(programs("unet"), this.#unet, size, prompts, room),
+        bytes: (room) => denoiser(room).peak,
+        ...(run.keeps && { kept: (room: Room) => denoiser(room).kept }),
       },
       {
         part: "decoder",
@@ -401,7 +412,7 @@ class LoadedModel implements Model {
     });
   }
 
-  denoiser(size: { readonly height: number; readonly width: number }): Denoiser {
+  denoiser(size: DenoiserRequest): Denoiser {
     const residency = this.#residency;
     const runner = new UnetRunner(residency.part("unet").programs, this.#unet, size);
     let holding: Promise<void> | undefined;

@@ -42,6 +42,17 @@ export interface Denoiser extends Disposable {
   ): Promise<Float32Array<ArrayBuffer>[]>;
 }
 
+/** What a denoiser is made for. */
+export interface DenoiserRequest {
+  /** Latents. */
+  readonly height: number;
+  readonly width: number;
+  /** Lists of conditions to keep ready, as far as there is room; 1 where absent. */
+  readonly sets?: number;
+  /** Conditions are going to change: counts room for that; false where absent. */
+  readonly changes?: boolean;
+}
+
 /** Latents in the denoiser's scale. */
 export interface Latents {
   /** [channels, height, width]. */
@@ -75,9 +86,17 @@ export interface Run {
   readonly width: number;
   /** One after another. */
   readonly pictures: number;
-  /** Prompts that are encoded, each a condition of every step, and the tokens of each. */
+  /** Conditions of every step, and the tokens of each. */
   readonly prompts: number;
   readonly tokens: number;
+  /** Tokens that the text encoders read at a time. */
+  readonly chunk: number;
+  /** How many lists of conditions the steps switch among; the denoiser keeps as many ready as there is room for. */
+  readonly sets: number;
+  /** Conditions change while a denoiser is there, which takes room for computing what it keeps of them. */
+  readonly changes: boolean;
+  /** One denoiser is to serve several pictures, and stays where there is room for it beside the other stages. */
+  readonly keeps: boolean;
   readonly clipSkip: number;
   readonly tiling: Tiling;
 }
@@ -133,9 +152,14 @@ export interface Model extends AsyncDisposable {
    * picture of the usual size.
    */
   prepare(run: Run): MemoryPlan;
-  /** States of the text encoders. `clipSkip` counts from 1, the family's own layer. */
+  /** Width of each text encoder's states, in the order in which they stand side by side in a token's. */
+  readonly textWidths: readonly number[];
+  /**
+   * States of the text encoders. `clipSkip` counts from 1, the family's own layer. Those of a prompt do not depend on what
+   * else is encoded, to the bit.
+   */
   encodeText(prompts: readonly TokenIds[], clipSkip?: number): Promise<TextEmbedding[]>;
-  denoiser(size: { readonly height: number; readonly width: number }): Denoiser;
+  denoiser(size: DenoiserRequest): Denoiser;
   decodeImage(latents: Latents, options?: StageOptions): Promise<FloatPicture>;
   encodeImage(picture: FloatPicture, options?: StageOptions): Promise<Latents>;
 }

@@ -15,6 +15,8 @@ export interface Stage {
   readonly part: PartName;
   /** How often the run comes to it. Stages that are come to more than once alternate. */
   readonly uses: number;
+  /** Bytes of it that are to stay for all uses, beside the other stages, where there is room. */
+  readonly kept?: (room: Room) => number;
   /** The most bytes that it takes beside weights, in so much room. Throws `MemoryError` where it does not fit. */
   readonly bytes: (room: Room) => number;
 }
@@ -27,6 +29,8 @@ export interface StageMemory {
   /** Weights of other parts that stay meanwhile. */
   readonly beside: number;
   readonly activations: number;
+  /** What stays of another stage meanwhile. */
+  readonly kept: number;
 }
 
 /** What a run takes on the device. */
@@ -36,12 +40,15 @@ export interface MemoryPlan {
   readonly peak: number;
   /** Parts take turns, because together they exceed the budget. */
   readonly turns: boolean;
+  /** One denoiser serves all pictures, and stays while the other stages run. */
+  readonly keeps: boolean;
 }
 
 /** How long parts stay that fit together: as long as the model, or until the planned run needs them no more. */
 export type Lifetime = "model" | "run";
 
-const total = ({ weights, beside, activations }: StageMemory) => weights + beside + activations;
+const total = ({ weights, beside, activations, kept }: StageMemory) =>
+  weights + beside + activations + kept;
 
 export class Residency implements Disposable {
   readonly #parts: ReadonlyMap<PartName, Part>;
@@ -73,12 +80,17 @@ export class Residency implements Disposable {
    * both numbers where a stage does not fit even alone; nothing is read before.
    */
   plan(key: string, what: string, stages: readonly Stage[]): MemoryPlan {
-    for (const { part, uses } of stages) this.#uses.set(part, uses);
-    if (this.#plan?.key === key) return this.#plan.plan;
-    if (this.#plan) { for (const { programs } of this.#parts.values()) programs.clear(); }
-    const plan = this.#together(stages) ?? this.#inTurns(what, stages);
-    this.#turns = plan.turns;
-    this.#plan = { key, plan };
+    if (this.#plan?.key !== key) {
+      if (this.#plan) { for (const { programs } of this.#parts.values()) programs.clear(); }
+      const plan = this.#together(stages) ?? this.#inTurns(what, stages);
+      this.#turns = plan.turns;
+      this.#plan = { key, plan };
+    }
+    const { plan } = this.#plan;
+    // a stage that stays comes to its part once
+    for (const { part, uses, kept } of stages) {
+      this.#uses.set(part, plan.keeps && kept ? 1 : uses);
+    }
     return plan;
   }
 
@@ -96,10 +108,41 @@ export class Residency implements Disposable {
       const activations = fitting(bytes, { budget, live: weights + beside });
       if (activations === undefined) return undefined;
       if (beside > 0 && activations !== fitting(bytes, { budget, live: weights })) return undefined;
-      planned.push({ part, weights, beside, activations });
+      planned.push({ part, weights, beside, activations, kept: 0 });
       if (weights + beside + activations > budget) return undefined;
     }
-    return { stages: planned, peak: Math.max(...planned.map(total)), turns: false };
+    const kept = this.#keeping(stages, planned);
+    const all = kept ?? planned;
+    return {
+      stages: all,
+      peak: Math.max(...all.map(total)),
+      turns: false,
+      keeps: kept !== undefined,
+    };
+  }
+
+  /** The same with the activations of one stage beside the others, if none has to give way to them. */
+  #keeping(
+    stages: readonly Stage[],
+    planned: readonly StageMemory[],
+  ): readonly StageMemory[] | undefined {
+    const { budget } = this.device;
+    const stays = stages.findIndex((stage) => stage.kept !== undefined);
+    const { weights: own = 0, beside: others = 0 } = planned[stays] ?? {};
+    const bytes = stages[stays]?.kept?.({ budget, live: own + others });
+    if (bytes === undefined) return undefined;
+    // what is read once before pictures are made is over then, unless the model is used again
+    const meets = (i: number) => i !== stays && (this.lifetime === "model" || stages[i].uses > 1);
+    const all = planned.map((stage, i) => ({
+      ...stage,
+      kept: meets(i) ? bytes : 0,
+    }));
+    const fits = all.every(({ weights, beside, activations, kept }, i) =>
+      kept === 0 ||
+      (weights + beside + kept + activations <= budget &&
+        activations === fitting(stages[i].bytes, { budget, live: weights + beside + kept }))
+    );
+    return fits ? all : undefined;
   }
 
   #inTurns(what: string, stages: readonly Stage[]): MemoryPlan {
@@ -114,7 +157,9 @@ export class Residency implements Disposable {
         );
       }
       const activations = bytes({ budget, live: weights });
-      if (weights + activations <= budget) return { part, weights, beside: 0, activations };
+      if (weights + activations <= budget) {
+        return { part, weights, beside: 0, activations, kept: 0 };
+      }
       throw new MemoryError(
         `Cannot ${what}: the ${part} takes ${mib(weights)} MiB for weights and ${
           mib(activations)
@@ -125,7 +170,8 @@ export class Residency implements Disposable {
         } MiB; raise --memory-budget or ask for a smaller picture`,
       );
     });
-    return { stages: planned, peak: Math.max(...planned.map(total)), turns: true };
+    const peak = Math.max(...planned.map(total));
+    return { stages: planned, peak, turns: true, keeps: false };
   }
 
   /** True where all parts may stay. */

@@ -17,7 +17,7 @@ import {
 } from "../models/clip.ts";
 import { unet, type UnetConfig, unetInputs } from "../models/unet.ts";
 import { type Manifest, manifestOf, paramsOf } from "../nn/params.ts";
-import type { Condition } from "./model.ts";
+import type { Condition, DenoiserRequest } from "./model.ts";
 import { type Programs, type Room, roomOf } from "./programs.ts";
 
 /** Parameters of a text encoder whose scope is `name`. */
@@ -78,30 +78,30 @@ export function clipBytes(
   return peakOf(programs.assembly(key, outputs)).peak;
 }
 
-/** Runs a text encoder on prompts of equal length. */
+/**
+ * Runs a text encoder on prompts of equal length, each in a run of its own: how a kernel adds up may depend on how much there
+ * is to do, and a prompt must mean the same picture alone and in company.
+ */
 export async function runClip(
   programs: Programs,
   encoder: TextEncoder,
   prompts: readonly Int32Array[],
 ): Promise<ClipResult> {
-  const [batch, length] = [prompts.length, prompts[0].length];
-  const { key, outputs } = clipProgram(encoder, batch, length);
+  const { key, outputs } = clipProgram(encoder, 1, prompts[0].length);
   using program = await programs.compile(key, outputs, { label: `the ${encoder.name}` });
-  const ids = new Int32Array(batch * length);
-  prompts.forEach((prompt, i) => ids.set(prompt, i * length));
-  const rows = prompts.map((prompt, i) => pooledRow(prompt, i, encoder.config.eosTokenId));
-  const results = await program.run({ tokens: ids, pooledRows: Int32Array.from(rows) });
-  return {
-    hidden: split(results.get("hidden"), batch),
-    pooled: splitMaybe(results.get("pooled"), batch),
-  };
-}
-
-function splitMaybe(
-  all: Float32Array<ArrayBuffer> | undefined,
-  parts: number,
-): Float32Array[] | undefined {
-  return all && split(all, parts);
+  const hidden: Float32Array[] = [];
+  const pooled: Float32Array[] = [];
+  for (const prompt of prompts) {
+    const row = pooledRow(prompt, 0, encoder.config.eosTokenId);
+    const results = await program.run({
+      tokens: Int32Array.from(prompt),
+      pooledRows: Int32Array.of(row),
+    });
+    hidden.push(...split(results.get("hidden"), 1));
+    const state = results.get("pooled");
+    if (state) pooled.push(state);
+  }
+  return { hidden, pooled: pooled.length > 0 ? pooled : undefined };
 }
 
 /** Equal parts of an array. */
@@ -173,22 +173,29 @@ function isSame(a: Lasting, b: Lasting): boolean {
 
 /** What one run of the denoiser's program reads of its conditions, kept on the device. */
 interface Prepared {
+  /** Which of the program's sets of bound buffers. */
+  readonly index: number;
   /** By the name of the input that stands for it. */
   readonly buffers: ReadonlyMap<string, GPUBuffer>;
-  conditions: readonly Condition[];
-  lasting: Lasting;
+  /** `undefined` before the first use. */
+  kept: { conditions: readonly Condition[]; readonly lasting: Lasting } | undefined;
 }
 
 /** The denoiser assembled for a size: what to keep of the prompts, and what it takes. */
 interface DenoiserPlan {
   readonly size: DenoiserSize;
   /** Bytes of each buffer that one run keeps of its conditions. */
-  readonly kept: ReadonlyMap<string, number>;
+  readonly buffers: ReadonlyMap<string, number>;
   /** Names and graphs of the two programs. */
   readonly once: ProgramName;
   readonly step: ProgramName;
-  /** The most bytes that so many runs take beside the weights. */
-  bytes(runs: number): number;
+  /**
+   * The most bytes that so many runs take beside the weights. Where conditions change, what is kept of them is computed
+   * while the program is there; else it comes first and leaves.
+   */
+  bytes(runs: number, changes: boolean): number;
+  /** What of that stays between steps. */
+  kept(runs: number): number;
 }
 type ProgramName = readonly [key: string, outputs: () => ReadonlyMap<string, Tensor>];
 
@@ -208,9 +215,11 @@ function planDenoiser(
   );
   const second = programs.assembly(...step, new Set(kept.keys()));
   const one = [...kept.values()].reduce((sum, bytes) => sum + bytes, 0);
-  const bytes = (runs: number) =>
-    runs * one + Math.max(peakOf(first, []).peak, peakOf(second).peak);
-  return { size, kept, once, step, bytes };
+  const before = peakOf(first, []).peak;
+  const { peak: during, kept: stays } = peakOf(second);
+  const bytes = (runs: number, changes: boolean) =>
+    runs * one + (changes ? before + during : Math.max(before, during));
+  return { size, buffers: kept, once, step, bytes, kept: (runs: number) => runs * one + stays };
 }
 
 function lazily<T>(make: () => T): () => T {
@@ -218,31 +227,49 @@ function lazily<T>(make: () => T): () => T {
   return () => (made ??= { value: make() }).value;
 }
 
+/** What a denoiser is asked for at each step, and how many lists of conditions the steps switch among. */
+export interface DenoiserWork {
+  readonly conditions: number;
+  readonly sets: number;
+  /** See `Run`. */
+  readonly changes: boolean;
+}
+
+/** Tokens that one reading of CLIP gives: prompts of more are long. */
+const LONG_PROMPT = 77;
+
+/** Lists of conditions that are kept ready at most; others are computed again, which takes half a percent of a step. */
+const MOST_SETS = 8;
+
 /**
  * All conditions in one run where that fits, else one after another. One run launches half as much and, where kernels
  * transform weights, does so once; on llvmpipe both take the same time (19 s of CPU for SD 1.5 at 32², six turns), and
- * one after another takes half the activations. Throws `MemoryError` where that does not fit either, with both numbers.
+ * one after another takes half the activations. As many lists of conditions are kept as there is room for. Throws
+ * `MemoryError` where not even one after another fits, with both numbers.
  */
 function planConditions(
   programs: Programs,
   config: UnetConfig,
   size: Omit<DenoiserSize, "batch">,
-  conditions: number,
+  { conditions, sets, changes }: DenoiserWork,
   { budget, live }: Room,
-): DenoiserPlan {
+): { readonly plan: DenoiserPlan; readonly sets: number } {
   const batches = conditions > 1 ? [conditions, 1] : [1];
   let refused: MemoryError | undefined;
   for (const batch of batches) {
     try {
       const plan = planDenoiser(programs, config, { ...size, batch });
-      const bytes = plan.bytes(conditions / batch);
-      if (live + bytes <= budget) return plan;
+      const runs = conditions / batch;
+      for (let kept = Math.min(sets, MOST_SETS); kept >= 1; kept--) {
+        if (live + plan.bytes(runs * kept, changes) <= budget) return { plan, sets: kept };
+      }
+      const shorter = size.tokens > LONG_PROMPT ? " or a shorter prompt" : "";
       refused = new MemoryError(
         `Cannot run the UNet on latents of ${size.height}×${size.width}: it needs ${
-          mib(bytes)
+          mib(plan.bytes(runs, changes))
         } MiB beside ${mib(live)} MiB in use, and the memory budget is ${
           mib(budget)
-        } MiB; raise --memory-budget or ask for a smaller picture`,
+        } MiB; raise --memory-budget or ask for a smaller picture${shorter}`,
       );
     } catch (error) {
       if (!(error instanceof MemoryError)) throw error;
@@ -252,21 +279,22 @@ function planConditions(
   throw refused;
 }
 
-/** The most bytes that the denoiser takes beside its weights. Throws `MemoryError` where it does not fit. */
+/** Bytes that the denoiser takes beside its weights. Throws `MemoryError` where it does not fit. */
 export function denoiserBytes(
   programs: Programs,
   config: UnetConfig,
   size: Omit<DenoiserSize, "batch">,
-  conditions: number,
+  work: DenoiserWork,
   room: Room,
-): number {
-  const plan = planConditions(programs, config, size, conditions, room);
-  return plan.bytes(conditions / plan.size.batch);
+): { readonly peak: number; readonly kept: number } {
+  const { plan, sets } = planConditions(programs, config, size, work, room);
+  const runs = work.conditions / plan.size.batch * sets;
+  return { peak: plan.bytes(runs, work.changes), kept: plan.kept(runs) };
 }
 
 /**
- * The denoiser for a number of conditions, in one run or in several; each run has buffers of its own for what depends on its
- * conditions alone, which is computed again only when these change.
+ * The denoiser for a number of conditions, in one run or in several. Each run has buffers of its own for what depends on its
+ * conditions alone, several where steps switch among conditions; what was used longest ago is computed again for others.
  */
 class CompiledUnet implements Disposable {
   readonly #owned: DisposableStack;
@@ -276,7 +304,8 @@ class CompiledUnet implements Disposable {
     readonly config: UnetConfig,
     readonly plan: DenoiserPlan,
     readonly program: Program,
-    readonly runs: readonly Prepared[],
+    /** For each run of a step, what is kept for it, the latest used first. */
+    readonly runs: readonly Prepared[][],
     owned: DisposableStack,
   ) {
     this.#owned = owned;
@@ -288,29 +317,32 @@ class CompiledUnet implements Disposable {
     config: UnetConfig,
     plan: DenoiserPlan,
     conditions: readonly Condition[],
+    sets: number,
   ): Promise<CompiledUnet> {
     const { device } = programs;
     const { batch, height, width } = plan.size;
     using owned = new DisposableStack();
-    const runs: Prepared[] = [];
+    const prepared = (index: number): Prepared => ({
+      index,
+      buffers: new Map([...plan.buffers].map(([name, bytes]) => {
+        const buffer = storageBuffer(device, bytes, "what the UNet keeps of the prompts");
+        return [name, owned.adopt(buffer, (kept) => device.release(kept))];
+      })),
+      kept: undefined,
+    });
+    const runs: Prepared[][] = [];
     for (let first = 0; first < conditions.length; first += batch) {
+      const run = Array.from({ length: sets }, (_, set) => prepared(runs.length * sets + set));
       const some = conditions.slice(first, first + batch);
-      const run = {
-        buffers: new Map([...plan.kept].map(([name, bytes]) => {
-          const label = `what the UNet keeps of the prompts`;
-          const buffer = storageBuffer(device, bytes, label);
-          return [name, owned.adopt(buffer, (kept) => device.release(kept))];
-        })),
-        conditions: some,
-        lasting: lastingInputs(config, some),
-      };
-      await keep(programs, plan, run);
+      const lasting = lastingInputs(config, some);
+      await keep(programs, plan, run[0].buffers, lasting);
+      run[0].kept = { conditions: some, lasting };
       runs.push(run);
     }
     const program = owned.use(
       await programs.compile(...plan.step, {
         label: `the UNet on ${batch} latents of ${height}×${width}`,
-        bound: runs.map(({ buffers }) => buffers),
+        bound: runs.flat().map(({ buffers }) => buffers),
       }),
     );
     return new CompiledUnet(programs, config, plan, program, runs, owned.move());
@@ -318,7 +350,7 @@ class CompiledUnet implements Disposable {
 
   /** Bytes on the device: activations, and what is kept of the conditions. */
   get bytes(): number {
-    const kept = this.runs.flatMap(({ buffers }) => [...buffers.values()]);
+    const kept = this.runs.flat().flatMap(({ buffers }) => [...buffers.values()]);
     return kept.reduce((sum, { size }) => sum + size, this.program.bytes);
   }
 
@@ -330,26 +362,43 @@ class CompiledUnet implements Disposable {
     const { batch } = this.plan.size;
     const predictions: Float32Array<ArrayBuffer>[] = [];
     for (const [i, run] of this.runs.entries()) {
-      await this.#prepare(run, conditions.slice(i * batch, (i + 1) * batch));
+      const { index, lasting } = await this.#prepare(
+        run,
+        conditions.slice(i * batch, (i + 1) * batch),
+      );
       const inputs = {
-        ...run.lasting,
+        ...lasting,
         latents: Float32Array.from(x),
         timestep: new Float32Array(batch).fill(timestep),
       };
-      const results = await this.program.run(inputs, {}, i);
+      const results = await this.program.run(inputs, {}, index);
       predictions.push(...split(results.get("prediction"), batch));
     }
     return predictions;
   }
 
-  /** Computes again what depends on the conditions alone, where they are others than before. */
-  async #prepare(run: Prepared, conditions: readonly Condition[]): Promise<void> {
-    if (conditions.every((condition, i) => condition === run.conditions[i])) return;
-    const lasting = lastingInputs(this.config, conditions);
-    run.conditions = conditions;
-    if (isSame(lasting, run.lasting)) return;
-    run.lasting = lasting;
-    await keep(this.programs, this.plan, run);
+  /** What is kept of these conditions; where nothing is yet, it takes the place of what was used longest ago. */
+  async #prepare(
+    run: Prepared[],
+    conditions: readonly Condition[],
+  ): Promise<{ index: number; lasting: Lasting }> {
+    let lasting: Lasting | undefined;
+    let found = run.findIndex(({ kept }) =>
+      kept && conditions.every((condition, i) => condition === kept.conditions[i])
+    );
+    if (found < 0) {
+      const values = lasting = lastingInputs(this.config, conditions);
+      found = run.findIndex(({ kept }) => kept && isSame(values, kept.lasting));
+    }
+    const [prepared] = run.splice(found < 0 ? run.length - 1 : found, 1);
+    run.unshift(prepared);
+    if (found < 0 && lasting) {
+      prepared.kept = undefined;
+      await keep(this.programs, this.plan, prepared.buffers, lasting);
+      prepared.kept = { conditions, lasting };
+    } else if (lasting && prepared.kept) prepared.kept.conditions = conditions;
+    if (!prepared.kept) throw new TypeError("Nothing is kept of the conditions");
+    return { index: prepared.index, lasting: prepared.kept.lasting };
   }
 
   [Symbol.dispose](): void {
@@ -357,11 +406,12 @@ class CompiledUnet implements Disposable {
   }
 }
 
-/** Computes what depends on the conditions of a run alone into its buffers. */
+/** Computes what depends on the conditions of a run alone into buffers. */
 async function keep(
   programs: Programs,
   { once }: DenoiserPlan,
-  { buffers, lasting }: Prepared,
+  buffers: Prepared["buffers"],
+  lasting: Lasting,
 ): Promise<void> {
   const label = "the UNet's part that reads the prompts alone";
   using program = await programs.compile(...once, { label });
@@ -376,7 +426,7 @@ export class UnetRunner implements Disposable {
   constructor(
     readonly programs: Programs,
     readonly config: UnetConfig,
-    readonly size: { readonly height: number; readonly width: number },
+    readonly size: DenoiserRequest,
   ) {}
 
   /** All conditions in one run, or one after another where that does not fit the device. */
@@ -386,14 +436,16 @@ export class UnetRunner implements Disposable {
     const key = `${conditions.length}×${tokens}`;
     const known = this.#compiled.get(key);
     if (known) return known;
-    const size = { ...this.size, tokens };
-    const plan = planConditions(programs, config, size, conditions.length, roomOf(programs.device));
-    const make = (fitting: DenoiserPlan) =>
-      CompiledUnet.make(programs, config, fitting, conditions);
-    const compiled = await make(plan).catch((error: unknown) => {
+    const { height, width, sets: wanted = 1, changes = false } = this.size;
+    const size = { height, width, tokens };
+    const work = { conditions: conditions.length, sets: wanted, changes };
+    const { plan, sets } = planConditions(programs, config, size, work, roomOf(programs.device));
+    const make = (fitting: DenoiserPlan, kept: number) =>
+      CompiledUnet.make(programs, config, fitting, conditions, kept);
+    const compiled = await make(plan, sets).catch((error: unknown) => {
       // the device may have less than the budget says
-      if (!(error instanceof MemoryError) || plan.size.batch === 1) throw error;
-      return make(planDenoiser(programs, config, { ...size, batch: 1 }));
+      if (!(error instanceof MemoryError) || (plan.size.batch === 1 && sets === 1)) throw error;
+      return make(planDenoiser(programs, config, { ...size, batch: 1 }), 1);
     });
     this.#compiled.set(key, compiled);
     return compiled;

@@ -102,7 +102,7 @@ export function programsOf(
   };
   const output = { skip: 0, finalNorm: true };
   for (const [name, config] of textEncoders) {
-    const { outputs } = clipProgram({ name, config, output }, 2, config.positions);
+    const { outputs } = clipProgram({ name, config, output }, 1, config.positions);
     programs.set(name, [...outputs().values()]);
   }
   for (const [name, batch] of [["guided denoiser", 2], ["denoiser", 1]] as const) {

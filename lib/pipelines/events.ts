@@ -1,7 +1,12 @@
 /** What pipelines tell their caller while they work. They never print: a command line, a server or a test listens. */
 
-import type { Latents, MemoryPlan } from "../engine/model.ts";
+import type { Picture } from "../base/picture.ts";
+import type { FloatPicture, Latents, MemoryPlan } from "../engine/model.ts";
 import type { SamplerName, ScheduleName } from "../diffusion/names.ts";
+import type { Weighting } from "../text/prompt.ts";
+
+export type { Picture } from "../base/picture.ts";
+export type { Weighting } from "../text/prompt.ts";
 
 /** Everything that determines a picture but its seed, with every default filled in. */
 export interface Settings {
@@ -20,18 +25,38 @@ export interface Settings {
   readonly eta: number | undefined;
   readonly clipSkip: number;
   readonly rng: Rng;
+  /** Whose generator samplers draw from, begun at the same seed; `undefined` goes on with the first noise's. */
+  readonly samplerRng: Rng | undefined;
+  readonly batchSeeds: BatchSeeds;
+  /** Pictures of the batch that the noise is drawn for, with `batchSeeds` "one". */
+  readonly batchCount: number;
+  /** How prompts are read. */
+  readonly weighting: Weighting;
+  /** How numbers become 8 bits. */
+  readonly rounding: Rounding;
+  /** SDXL is told zeros in place of the negative prompt. */
+  readonly zeroNegative: boolean;
+  /** The tool whose conventions fill in what was not asked for. */
+  readonly match: MatchName | undefined;
 }
 
 /** Whose generator the noise equals: torch's on a CPU (mt19937) or on CUDA (Philox). */
 export type Rng = "cpu" | "cuda";
 
-/** Pixels of 8 bits, row by row from the top left: grey, RGB, or RGBA with alpha not multiplied in. */
-export interface Picture {
-  readonly width: number;
-  readonly height: number;
-  readonly channels: 1 | 3 | 4;
-  readonly data: Uint8Array;
-}
+/** Every picture of a batch has a generator of its own, seeds counting up; or one draws for the whole batch. */
+export const BATCH_SEEDS = ["each", "one"] as const;
+/** Whose seeds a batch has. */
+export type BatchSeeds = (typeof BATCH_SEEDS)[number];
+
+/** To the nearest of 256 values (diffusers), or down (AUTOMATIC1111, ComfyUI, stable-diffusion.cpp). */
+export const ROUNDINGS = ["round", "truncate"] as const;
+/** A way to round. */
+export type Rounding = (typeof ROUNDINGS)[number];
+
+/** Tools whose conventions can be taken over. */
+export const MATCH_NAMES = ["diffusers", "a1111", "comfyui", "sdcpp"] as const;
+/** The name of a tool. */
+export type MatchName = (typeof MATCH_NAMES)[number];
 
 /** What a pipeline yields, in this order: warnings and the plan, then for each picture its steps, its decoding, itself. */
 export type PipelineEvent =
@@ -68,6 +93,8 @@ export type PipelineEvent =
   | {
     readonly kind: "image";
     readonly image: Picture;
+    /** The same before it was rounded. */
+    readonly floats: FloatPicture;
     readonly latents: Latents;
     readonly seed: number;
     /** Which picture, from 0. */

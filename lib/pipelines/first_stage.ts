@@ -2,7 +2,7 @@
 
 import { UsageError } from "../base/errors.ts";
 import type { FloatPicture, Latents, Model, Tiling } from "../engine/model.ts";
-import type { Picture, PipelineEvent } from "./events.ts";
+import type { Picture, PipelineEvent, Rounding } from "./events.ts";
 
 /** A part of the work is done: this many of so many tiles. */
 type Report = (done: number, of: number) => void;
@@ -34,13 +34,13 @@ type Size = Pick<Picture, "width" | "height">;
 
 const floor = (n: number, factor: number) => Math.max(factor, Math.floor(n / factor) * factor);
 
-/** Decodes latents, yielding progress, into a picture of 8 bits, rounded as diffusers does. */
+/** Decodes latents, yielding progress. */
 export async function* decodeLatents(
   decode: Model["decodeImage"],
   latents: Latents,
   tiling: Tiling = "auto",
   image = 0,
-): AsyncGenerator<PipelineEvent, Picture, undefined> {
+): AsyncGenerator<PipelineEvent, FloatPicture, undefined> {
   const reports: { done: number; of: number }[] = [];
   let wake = () => {};
   const progress: Report = (done, of) => {
@@ -55,13 +55,20 @@ export async function* decodeLatents(
     if (reports.length === 0) finished = await Promise.race([end, news]);
     for (const report of reports.splice(0)) yield { kind: "decode", image, ...report };
   }
-  return toBytes(await work);
+  return await work;
 }
 
-/** Round(255·x) in f32, half to even, clamped: diffusers' rounding, which is also how clamped arrays round. NaN is 0. */
-export function toBytes({ data, width, height }: FloatPicture): Picture {
+/**
+ * A picture of 8 bits: 255·x in f32, clamped; rounded half to even, which is diffusers' way and that of clamped arrays, or
+ * truncated. NaN is 0.
+ */
+export function toBytes(
+  { data, width, height }: FloatPicture,
+  rounding: Rounding = "round",
+): Picture {
   const bytes = new Uint8ClampedArray(data.length);
-  for (let i = 0; i < data.length; i++) bytes[i] = Math.fround(data[i] * 255);
+  const whole = rounding === "round" ? (value: number) => value : Math.floor;
+  for (let i = 0; i < data.length; i++) bytes[i] = whole(Math.fround(data[i] * 255));
   return { width, height, channels: 3, data: new Uint8Array(bytes.buffer) };
 }
 

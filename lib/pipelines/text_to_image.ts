@@ -1,13 +1,12 @@
 /**
  * A picture from a prompt: latent diffusion's main job (Rombach et al. 2022, figure 3) with classifier-free guidance.
  * Convention: noise, latents and guidance are diffusers' to the bit where the arithmetic allows, so that a seed means
- * the same picture here and there.
+ * the same picture here and there; `match` takes over other tools' conventions.
  */
 
 import { UsageError } from "../base/errors.ts";
-import { type NoiseSource, torchCpu, torchCuda } from "../base/random.ts";
-import { denoiser, guidanceEmbedding, guide, rescaleGuidance } from "../diffusion/denoiser.ts";
-import { parseSampler, parseSchedule } from "../diffusion/names.ts";
+import { compose, denoiser, rescaleGuidance } from "../diffusion/denoiser.ts";
+import type { SamplerName } from "../diffusion/names.ts";
 import {
   parseSchedulerConfig,
   type Plan,
@@ -15,147 +14,264 @@ import {
   type SchedulerConfig,
 } from "../diffusion/plan.ts";
 import { sample } from "../diffusion/samplers.ts";
-import type {
-  Condition,
-  Latents,
-  Model,
-  TextEmbedding,
-  Tiling,
-  TokenIds,
-} from "../engine/model.ts";
-import type { PipelineEvent, Rng, Settings } from "./events.ts";
-import { decodeLatents } from "./first_stage.ts";
-import { checkSize, requireInteger, requireNumber } from "./requests.ts";
-import { type Tokenize, tokenizerOf, type Vocabulary } from "./tokens.ts";
+import type { Denoiser, DenoiserRequest, Latents, Model, Run } from "../engine/model.ts";
+import type { ClipTokenizer } from "../text/tokenizer.ts";
+import { chunksOf, type Conditions, conditionsOf, countSets, lengthsOf } from "./conditions.ts";
+import { Embeddings } from "./embeddings.ts";
+import type { PipelineEvent, Settings } from "./events.ts";
+import { decodeLatents, toBytes } from "./first_stage.ts";
+import { noisesOf } from "./noise.ts";
+import { type Reading, readPrompts } from "./prompts.ts";
+import { isGuided, matchOf, type Place, placesOf, settle, type TextToImage } from "./settings.ts";
+import { tokenizersOf, type Vocabulary } from "./tokens.ts";
 
-/** What is asked for. Whatever is left out is the checkpoint's family's. */
-export interface TextToImage {
-  readonly prompt: string;
-  readonly negativePrompt?: string | undefined;
-  /** Pixels, multiples of the first stage's factor. */
-  readonly width?: number | undefined;
-  readonly height?: number | undefined;
-  readonly steps?: number | undefined;
-  /** Classifier-free guidance; 1 (or 0, as diffusers spells it) switches it off and halves the work. */
-  readonly cfgScale?: number | undefined;
-  /** From 0, off, to 1 (Lin et al. 2023). */
-  readonly guidanceRescale?: number | undefined;
-  /** Any spelling of any tool, see lib/diffusion/names.ts. */
-  readonly sampler?: string | undefined;
-  readonly schedule?: string | undefined;
-  /** Share of fresh noise in samplers that can add some. */
-  readonly eta?: number | undefined;
-  /** 0 … 2³²−1 for the first picture; −1 draws one. */
-  readonly seed?: number | undefined;
-  /** Pictures; their seeds count up. */
-  readonly batchCount?: number | undefined;
-  readonly rng?: Rng | undefined;
-  /** 1 is the layer that the checkpoint was trained with, 2 the one before it. */
-  readonly clipSkip?: number | undefined;
-  readonly tiling?: Tiling | undefined;
-  /** In place of the checkpoint's. */
-  readonly tokenizer?: Vocabulary | undefined;
-  /** Stops the work after the current step; the generator throws the signal's reason. */
-  readonly signal?: AbortSignal | undefined;
+export type { TextToImage } from "./settings.ts";
+
+/** Makes pictures of one request after another, and keeps what the next one may need. Dispose of it to free that. */
+export interface TextToImagePipeline extends Disposable {
+  /**
+   * Makes a request's pictures one after another, yielding what happens. Throws `UsageError` before any work where the
+   * request makes no sense, or where another one is not over; `MemoryError` where it cannot fit; and what the model
+   * throws.
+   */
+  run(request: TextToImage): AsyncGenerator<PipelineEvent, void, undefined>;
+  /**
+   * Encodes the prompts of requests that are to come together, as many as are kept. Requests that make no sense are passed
+   * over: `run` says what is wrong with them.
+   */
+  encode(requests: readonly TextToImage[]): Promise<void>;
 }
 
-const SEEDS = 2 ** 32;
+export interface PipelineOptions {
+  /** Bytes of encoded prompts that are kept; 128 MiB where absent, some 500 prompts of SD 1. */
+  readonly embeddingBytes?: number;
+}
 
-/**
- * Makes pictures one after another, yielding what happens. Throws `UsageError` before any work where the request makes no
- * sense, `MemoryError` where it cannot fit, and what the model throws.
- */
+/** A pipeline that keeps encoded prompts, and the compiled denoiser where there is room, for further requests. */
+export function textToImagePipeline(
+  model: Model,
+  options: PipelineOptions = {},
+): TextToImagePipeline {
+  return makePipeline(model, options, true);
+}
+
+/** The pictures of one request: see `TextToImagePipeline.run`. */
 export async function* textToImage(
   model: Model,
   request: TextToImage,
 ): AsyncGenerator<PipelineEvent, void, undefined> {
-  const settings = settle(model, request);
-  const seeds = seedsOf(request);
-  const scheduler = parseSchedulerConfig(model.scheduler);
-  const { sampler, schedule, steps } = settings;
-  const plan = planSampling({ sampler, schedule, steps, scheduler });
-  const tokenize = tokenizerOf(model, request.tokenizer);
-  const warnings = [
-    ...ignoredSettings(scheduler),
-    ...cutOff(tokenize, settings),
-  ];
-  for (const message of warnings) yield { kind: "warning", message };
-  const prompts = promptsOf(model, settings).map((text) => tokenize(text).ids);
-  const memory = model.prepare({
-    width: settings.width,
-    height: settings.height,
-    pictures: seeds.length,
-    prompts: prompts.length,
-    tokens: prompts[0][0].length,
-    clipSkip: settings.clipSkip,
-    tiling: request.tiling ?? "auto",
-  });
-  const { sigmas, timesteps } = plan;
-  yield { kind: "plan", settings, seeds, sigmas, timesteps, memory };
-
-  request.signal?.throwIfAborted();
-  const hasNegative = request.negativePrompt !== undefined;
-  const conditions = await conditionsOf(model, settings, prompts, hasNegative);
-  for (const [index, seed] of seeds.entries()) {
-    const latents = yield* sampled(model, settings, plan, conditions, seed, index, request.signal);
-    request.signal?.throwIfAborted();
-    const image = yield* decodeLatents(
-      (z, o) => model.decodeImage(z, o),
-      latents,
-      request.tiling ?? "auto",
-      index,
-    );
-    yield { kind: "image", image, latents, seed, index, settings };
-  }
-  yield { kind: "done", images: seeds.length };
+  using pipeline = makePipeline(model, {}, false);
+  yield* pipeline.run(request);
 }
 
-/** Fills in the family's defaults. */
-function settle(model: Model, request: TextToImage): Settings {
-  const { defaults } = model;
-  // a sampler that is asked for walks the checkpoint's own schedule, not the one the default sampler is used with
-  const { sampler, schedule } = request.sampler === undefined
-    ? { sampler: parseSampler(defaults.sampler).sampler, schedule: defaults.schedule }
-    : parseSampler(request.sampler);
-  const named = request.schedule ?? schedule;
-  const settings: Settings = {
-    prompt: request.prompt,
-    negativePrompt: request.negativePrompt ?? "",
-    width: request.width ?? defaults.width,
-    height: request.height ?? defaults.height,
-    steps: request.steps ?? defaults.steps,
-    cfgScale: request.cfgScale ?? defaults.cfgScale,
-    guidanceRescale: request.guidanceRescale ?? 0,
-    sampler,
-    schedule: named === undefined ? undefined : parseSchedule(named),
-    eta: request.eta,
-    clipSkip: request.clipSkip ?? 1,
-    rng: request.rng ?? "cpu",
+/** Everything about a request that is known before the model works. */
+interface Job {
+  readonly settings: Settings;
+  readonly places: readonly Place[];
+  readonly plan: Plan;
+  readonly reading: Reading;
+  /** How much each part of the prompt counts. */
+  readonly weights: readonly number[];
+  readonly warnings: readonly string[];
+  readonly denoiser: DenoiserRequest;
+  readonly run: Run;
+}
+
+function makePipeline(
+  model: Model,
+  { embeddingBytes }: PipelineOptions,
+  isLasting: boolean,
+): TextToImagePipeline {
+  const embeddings = new Embeddings(model, embeddingBytes);
+  const tokenizers = rememberingTokenizers(model);
+  let held: { readonly key: string; readonly denoiser: Denoiser } | undefined;
+  let isBusy = false;
+  const release = () => {
+    held?.denoiser[Symbol.dispose]();
+    held = undefined;
   };
-  checkSize(settings.width, settings.height, model.factor);
-  requireInteger("steps", settings.steps, 1, 1000);
-  requireNumber("the guidance scale", settings.cfgScale, 0, Infinity);
-  requireNumber("guidance rescale", settings.guidanceRescale, 0, 1);
-  requireInteger("CLIP skip", settings.clipSkip, 1, 12);
-  if (settings.eta !== undefined) requireNumber("eta", settings.eta, 0, 1);
-  return settings;
+  const hold = ({ denoiser, run }: Job): Denoiser => {
+    const key = denoiserKey(run);
+    if (held?.key !== key) {
+      release();
+      held = { key, denoiser: model.denoiser(denoiser) };
+    }
+    return held.denoiser;
+  };
+
+  async function* run(request: TextToImage): AsyncGenerator<PipelineEvent, void, undefined> {
+    if (isBusy) {
+      throw new UsageError("Cannot make pictures of two requests at once with one pipeline");
+    }
+    isBusy = true;
+    let isOver = false;
+    try {
+      const job = jobOf(model, request, tokenizers(request.tokenizer), isLasting);
+      yield* draw(job, request);
+      isOver = true;
+    } finally {
+      if (!isOver || !isLasting) release();
+      isBusy = false;
+    }
+  }
+
+  async function* draw(job: Job, request: TextToImage) {
+    const { settings, places, plan, warnings, run } = job;
+    const { signal, tiling = "auto" } = request;
+    for (const message of warnings) yield { kind: "warning" as const, message };
+    if (held?.key !== denoiserKey(run)) release();
+    const memory = model.prepare(run);
+    if (!memory.keeps) release();
+    const { sigmas, timesteps } = plan;
+    const seeds = places.map(({ seed }) => seed);
+    yield { kind: "plan" as const, settings, seeds, sigmas, timesteps, memory };
+
+    signal?.throwIfAborted();
+    const conditions = await conditionsOf(model, embeddings, settings, job.reading);
+    for (const [i, place] of places.entries()) {
+      const latents = yield* sampled(model, hold(job), job, conditions, place, signal);
+      signal?.throwIfAborted();
+      if (!memory.keeps || (!isLasting && i + 1 === places.length)) release();
+      const { index, seed } = place;
+      const floats = yield* decodeLatents(
+        (z, o) => model.decodeImage(z, o),
+        latents,
+        tiling,
+        index,
+      );
+      const image = toBytes(floats, settings.rounding);
+      yield { kind: "image" as const, image, floats, latents, seed, index, settings };
+    }
+    yield { kind: "done" as const, images: places.length };
+  }
+
+  async function encode(requests: readonly TextToImage[]): Promise<void> {
+    const jobs = requests.flatMap((request) => {
+      try {
+        return [jobOf(model, request, tokenizers(request.tokenizer), isLasting)];
+      } catch (error) {
+        if (error instanceof UsageError) return [];
+        throw error;
+      }
+    });
+    if (jobs.length === 0) return;
+    if (held?.key !== denoiserKey(jobs[0].run)) release();
+    if (!model.prepare(jobs[0].run).keeps) release();
+    const skips = Map.groupBy(jobs, ({ settings }) => settings.clipSkip);
+    for (const [clipSkip, some] of skips) {
+      const chunks = some.flatMap(({ reading, settings }) => chunksOf(reading, settings));
+      await embeddings.fill(chunks.map(({ ids }) => ids), clipSkip);
+    }
+  }
+
+  return { run, encode, [Symbol.dispose]: release };
 }
 
-/** One seed for each picture, counting up. */
-function seedsOf({ seed = -1, batchCount = 1 }: TextToImage): number[] {
-  requireInteger("the number of pictures", batchCount, 1, SEEDS);
-  requireInteger("the seed", seed, -1, SEEDS - 1);
-  const first = seed >= 0
-    ? seed
-    : crypto.getRandomValues(new Uint32Array(1))[0] % (SEEDS - batchCount + 1);
-  if (first + batchCount > SEEDS) {
+/** What denoisers of equal keys have in common. */
+function denoiserKey({ height, width, prompts, tokens, sets, changes }: Run): string {
+  return [height, width, prompts, tokens, sets, changes].join();
+}
+
+/** The tokenizers of a model; those of the latest vocabulary are kept. */
+function rememberingTokenizers(
+  model: Model,
+): (vocabulary: Vocabulary | undefined) => readonly ClipTokenizer[] {
+  let known: {
+    readonly vocabulary: Vocabulary | undefined;
+    readonly tokenizers: readonly ClipTokenizer[];
+  } | undefined;
+  return (vocabulary) => {
+    if (!known || known.vocabulary !== vocabulary) {
+      known = { vocabulary, tokenizers: tokenizersOf(model, vocabulary) };
+    }
+    return known.tokenizers;
+  };
+}
+
+/** Samplers that call the network twice a step: AUTOMATIC1111 lays schedules of prompts out over calls. */
+const SECOND_ORDER: ReadonlySet<SamplerName> = new Set(["heun", "dpm2"]);
+
+function jobOf(
+  model: Model,
+  request: TextToImage,
+  tokenizers: readonly ClipTokenizer[],
+  isLasting: boolean,
+): Job {
+  const settings = settle(model, request);
+  const places = placesOf(request, settings);
+  const scheduler = parseSchedulerConfig(model.scheduler);
+  const { sampler, schedule, steps, width, height, clipSkip } = settings;
+  const match = matchOf(settings.match);
+  const sdxl = model.family === "sdxl";
+  const plan = planSampling({ sampler, schedule, steps, scheduler, dialect: match.dialect, sdxl });
+  const isAlone = !isGuided(model, settings);
+  const read = (negativePrompt: string | undefined) =>
+    readPrompts(tokenizers, {
+      prompt: settings.prompt,
+      negativePrompt,
+      weighting: settings.weighting,
+      calls: SECOND_ORDER.has(sampler) ? 2 * steps : steps,
+    });
+  const alone = read(isAlone ? undefined : settings.negativePrompt);
+  const isComposed = alone.parts.length > 1;
+  if (isComposed) checkComposition(model, settings, alone.parts.length);
+  // what is composed is composed of differences from the negative prompt, even where guidance is off
+  const reading = isComposed && isAlone ? read(settings.negativePrompt) : alone;
+  const sets = countSets(reading, plan.timesteps.length);
+  const chunk = reading.empty.ids[0].length;
+  const changes = isLasting || sets > 1;
+  const size = { height: height / model.factor, width: width / model.factor };
+  const unmatched = match.unmatched[sampler];
+  return {
+    settings,
+    places,
+    plan,
+    reading,
+    weights: reading.parts.map(({ weight }) => weight),
+    warnings: [
+      ...ignoredSettings(scheduler),
+      ...(unmatched === undefined
+        ? []
+        : [`Pictures by ${sampler} do not match ${settings.match}'s: ${unmatched}`]),
+      ...reading.cut.map(({ prompt, text }) =>
+        `The ${prompt} is longer than the text encoder reads; this is left out: "${text}"`
+      ),
+    ],
+    denoiser: { ...size, sets, changes },
+    run: {
+      width,
+      height,
+      pictures: places.length,
+      prompts: reading.parts.length + (reading.negative ? 1 : 0),
+      tokens: lengthsOf(reading).all * chunk,
+      chunk,
+      sets,
+      changes,
+      keeps: isLasting || places.length > 1,
+      clipSkip,
+      tiling: request.tiling ?? "auto",
+    },
+  };
+}
+
+/** Throws `UsageError` where prompts cannot be composed with AND. */
+function checkComposition(
+  { guidanceWidth }: Model,
+  { guidanceRescale }: Settings,
+  count: number,
+): void {
+  const cannot = `Cannot compose ${count} prompts with AND`;
+  if (guidanceWidth !== undefined) {
     throw new UsageError(
-      `Cannot make ${batchCount} pictures from seed ${first}: their seeds count up and end at ${
-        SEEDS - 1
-      }`,
+      `${cannot}: this checkpoint was distilled with its guidance and knows no negative prompt to compose against; ` +
+        `write "and" for the word`,
     );
   }
-  return Array.from({ length: batchCount }, (_, i) => first + i);
+  if (guidanceRescale > 0) {
+    throw new UsageError(
+      `${cannot} and rescale guidance: there is no one prediction to rescale to; set guidance rescale to 0`,
+    );
+  }
 }
 
 /** A warning for settings of the checkpoint's scheduler that no sampler here follows. */
@@ -165,67 +281,13 @@ function ignoredSettings({ unfollowed = [] }: SchedulerConfig): string[] {
     : [`The checkpoint's scheduler asks for what is not supported: ${unfollowed.join(", ")}`];
 }
 
-/** A warning for each prompt of which a part is not read. */
-function cutOff(tokenize: Tokenize, { prompt, negativePrompt }: Settings): string[] {
-  return [["prompt", prompt], ["negative prompt", negativePrompt]].flatMap(([name, text]) => {
-    const { cut } = tokenize(text);
-    if (cut === "") return [];
-    return [`The ${name} is longer than the text encoder reads; this is left out: "${cut}"`];
-  });
-}
-
-/** What is asked for alone, or, under guidance, what is not and what is. */
-function promptsOf({ guidanceWidth }: Model, settings: Settings): readonly string[] {
-  const { prompt, negativePrompt, cfgScale } = settings;
-  const guided = guidanceWidth === undefined && cfgScale !== 1 && cfgScale !== 0;
-  return guided ? [negativePrompt, prompt] : [prompt];
-}
-
-/**
- * The denoiser's conditions: [what is asked for], or [what is not, what is] under guidance. SDXL takes zeros where no negative prompt is
- * given at all, and the encoders' states where an empty one is, as diffusers' pipeline does.
- */
-async function conditionsOf(
-  model: Model,
-  settings: Settings,
-  prompts: readonly TokenIds[],
-  hasNegative: boolean,
-): Promise<readonly Condition[]> {
-  const { width, height, cfgScale, clipSkip } = settings;
-  const { guidanceWidth } = model;
-  const shared = {
-    // nothing is cropped, and the original size is the one that is asked for
-    ...(model.wantsSizes && { timeIds: [height, width, 0, 0, height, width] }),
-    ...(guidanceWidth !== undefined && {
-      guidance: guidanceEmbedding(cfgScale - 1, guidanceWidth),
-    }),
-  };
-  const texts = await model.encodeText(prompts, clipSkip);
-  const isZero = prompts.length > 1 && !hasNegative && model.zeroEmptyPrompt;
-  return texts.map((text, i) => ({ text: isZero && i === 0 ? zeros(text) : text, ...shared }));
-}
-
-function zeros({ hidden, tokens, pooled }: TextEmbedding): TextEmbedding {
-  return {
-    hidden: new Float32Array(hidden.length),
-    tokens,
-    ...(pooled && { pooled: new Float32Array(pooled.length) }),
-  };
-}
-
-const GENERATORS: Readonly<Record<Rng, (seed: number) => NoiseSource>> = {
-  cpu: torchCpu,
-  cuda: torchCuda,
-};
-
 /** Walks the plan for one picture; returns its latents. */
 async function* sampled(
   model: Model,
-  settings: Settings,
-  plan: Plan,
-  conditions: readonly Condition[],
-  seed: number,
-  image: number,
+  network: Denoiser,
+  { settings, plan, weights, reading }: Job,
+  conditions: Conditions,
+  { index: image, seed }: Place,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<PipelineEvent, Latents, undefined> {
   const size = {
@@ -234,30 +296,28 @@ async function* sampled(
     width: settings.width / model.factor,
   };
   const asLatents = (data: Float32Array): Latents => ({ data, ...size });
-  const noise = GENERATORS[settings.rng](seed);
-  using network = model.denoiser(size);
+  const { first, later } = noisesOf(settings, seed, image);
+  const { guidanceRescale } = settings;
+  const scale = isGuided(model, settings) ? settings.cfgScale : 1;
+  let call = 0;
   const denoise = denoiser(plan.prediction, async (input, timestep) => {
     signal?.throwIfAborted();
-    const [first, second] = await network.predict(input, timestep, conditions);
-    if (second === undefined) return first;
-    const guided = guide(first, second, settings.cfgScale);
-    const { guidanceRescale } = settings;
-    return guidanceRescale > 0 ? rescaleGuidance(guided, second, guidanceRescale) : guided;
+    const predictions = await network.predict(input, timestep, conditions.at(call++));
+    if (reading.negative === undefined) return predictions[0];
+    const [unconditional, ...parts] = predictions;
+    const guided = compose(unconditional, parts.map((part, i) => [weights[i], part]), scale);
+    return guidanceRescale > 0 ? rescaleGuidance(guided, parts[0], guidanceRescale) : guided;
   });
-  const start = noise.normal(size.channels * size.height * size.width)
+  const start = first.normal(size.channels * size.height * size.width)
     .map((value) => value * plan.initialScale);
-  const options = settings.eta === undefined ? { noise } : { noise, eta: settings.eta };
+  const options = {
+    noise: later,
+    ...(settings.eta !== undefined && { eta: settings.eta }),
+  };
   let latents = asLatents(start);
   for await (const { index, sigma, x, x0 } of sample(plan, denoise, start, options)) {
     latents = asLatents(x);
-    yield {
-      kind: "step",
-      image,
-      index,
-      of: plan.intervals.length,
-      sigma,
-      x0: asLatents(x0),
-    };
+    yield { kind: "step", image, index, of: plan.intervals.length, sigma, x0: asLatents(x0) };
   }
   return latents;
 }

@@ -15,7 +15,7 @@ import type { Device } from "../../lib/gpu/device.ts";
 import { reachable } from "../../lib/graph/rewrite.ts";
 import type { Tensor } from "../../lib/graph/tensor.ts";
 import { textToImage } from "../../lib/pipelines/text_to_image.ts";
-import { tokenizerOf } from "../../lib/pipelines/tokens.ts";
+import { tokenizersOf } from "../../lib/pipelines/tokens.ts";
 import type { Answer, Peer } from "./peers.ts";
 import type { Section } from "./report.ts";
 import { type Contender, type Seconds, type Taken, takeTurns, timed } from "./turns.ts";
@@ -194,7 +194,7 @@ function comparison(
 }
 
 function inputsOf(model: Model, { width, height }: { width: number; height: number }): Inputs {
-  const { ids } = tokenizerOf(model)(PROMPT);
+  const ids = tokenizersOf(model).map((each) => each.tokenize(PROMPT).ids);
   const size = { height: height / model.factor, width: width / model.factor };
   const sample = torchCpu(7).normal(model.latentChannels * size.height * size.width);
   return { ids: ids.map((list) => Int32Array.from(list)), sample, ...size };

@@ -48,13 +48,14 @@ async function stages(device: Device, prompts: number, budget: number) {
   const stage = klFirstStage(vae, { decode: decoder.programs, encode: decoder.programs });
   const encoder = { name: "text_encoder", config: clip, output: { skip: 0, finalNorm: true } };
   const latents = { height: 64, width: 64 };
+  const work = { conditions: prompts, sets: 1, changes: false };
   const sizes = {
-    text: text.bytes + clipBytes(text.programs, encoder, prompts, 77),
+    text: text.bytes + clipBytes(text.programs, encoder, 1, 77),
     unet: denoiser.bytes +
-      denoiserBytes(denoiser.programs, unet, { ...latents, tokens: 77 }, prompts, {
+      denoiserBytes(denoiser.programs, unet, { ...latents, tokens: 77 }, work, {
         budget,
         live: denoiser.bytes,
-      }),
+      }).peak,
     decoder: decoder.bytes +
       stage.bytes("decode", latents, {}, { budget, live: decoder.bytes }),
   };

@@ -1,12 +1,23 @@
 /** A model without a device: arithmetic that tests can follow, and a record of what it was asked. */
 
-import type { Condition, FloatPicture, Latents, Model } from "../../lib/engine/model.ts";
+import type {
+  Condition,
+  DenoiserRequest,
+  FloatPicture,
+  Latents,
+  Model,
+  Run,
+} from "../../lib/engine/model.ts";
 
 /** What a fake model was asked, in order. */
 export interface Calls {
   /** Token ids of the first text encoder, one entry a prompt. */
   readonly prompts: Int32Array[];
   readonly clipSkips: number[];
+  /** How many prompts each call of encodeText was given. */
+  readonly encoded: number[];
+  readonly denoisers: DenoiserRequest[];
+  readonly runs: Run[];
   readonly predictions: { readonly timestep: number; readonly conditions: readonly Condition[] }[];
   disposed: number;
 }
@@ -15,11 +26,19 @@ export interface Calls {
 const TILES = 3;
 
 /**
- * Predicts x times the first number of the condition's text states, which is the sum of the prompt's ids over 10⁷;
+ * Predicts x times the first number of the condition's text states, which is the sum of a chunk's ids over 10⁷;
  * decodes a latent's first channels to f×f pixels each.
  */
 export function fakeModel(overrides: Partial<Model> = {}): { model: Model; calls: Calls } {
-  const calls: Calls = { prompts: [], clipSkips: [], predictions: [], disposed: 0 };
+  const calls: Calls = {
+    prompts: [],
+    clipSkips: [],
+    encoded: [],
+    denoisers: [],
+    runs: [],
+    predictions: [],
+    disposed: 0,
+  };
   const factor = overrides.factor ?? 8;
   const channels = overrides.latentChannels ?? 4;
   const model: Model = {
@@ -45,18 +64,27 @@ export function fakeModel(overrides: Partial<Model> = {}): { model: Model; calls
     wantsSizes: false,
     warnings: [],
     fileBytes: 0,
-    prepare: () => ({ stages: [], peak: 0, turns: false }),
+    textWidths: [2],
+    prepare(run) {
+      calls.runs.push(run);
+      return { stages: [], peak: 0, turns: false, keeps: run.keeps };
+    },
     encodeText(prompts, clipSkip = 1) {
       calls.prompts.push(...prompts.map(([ids]) => ids));
       calls.clipSkips.push(clipSkip);
+      calls.encoded.push(prompts.length);
       return Promise.resolve(prompts.map(([ids]) => ({
-        hidden: Float32Array.of(ids.reduce((a, b) => a + b, 0) / 1e7, 1),
-        tokens: 1,
-        pooled: Float32Array.of(1, 2),
+        hidden: Float32Array.from(
+          { length: ids.length * 2 },
+          (_, i) => i === 0 ? ids.reduce((a, b) => a + b, 0) / 1e7 : ids[i >> 1] / 1e5 + i % 2,
+        ),
+        tokens: ids.length,
+        pooled: Float32Array.of(1, ids[1]),
       })));
     },
-    denoiser: () => ({
+    denoiser: (request) => ({
       predict(x, timestep, conditions) {
+        if (calls.denoisers.at(-1) !== request) calls.denoisers.push(request);
         calls.predictions.push({ timestep, conditions });
         return Promise.resolve(
           conditions.map(({ text }) => Float32Array.from(x, (v) => v * text.hidden[0])),

@@ -6,28 +6,14 @@
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { loadModel } from "../../lib/engine/load.ts";
-import type { Model } from "../../lib/engine/model.ts";
 import { SafetensorsFile } from "../../lib/formats/safetensors.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
 import { type TextToImage, textToImage } from "../../lib/pipelines/text_to_image.ts";
-import { entriesOf, type Entry, psnr } from "../pictures.ts";
+import { entriesOf, type Entry, psnr, withScheduler } from "../pictures.ts";
 import { nmse } from "../tolerance.ts";
 
 /** Entries whose seed this tool's range (0 … 2³²−1) does not hold. */
 const beyondSeeds = ({ seed }: Entry) => seed >= 2 ** 32;
-
-/** The same model under another scheduler_config.json. */
-function withScheduler(model: Model, scheduler: unknown): Model {
-  return {
-    ...model,
-    scheduler,
-    encodeText: (prompts, clipSkip) => model.encodeText(prompts, clipSkip),
-    denoiser: (size) => model.denoiser(size),
-    decodeImage: (latents, options) => model.decodeImage(latents, options),
-    encodeImage: (picture, options) => model.encodeImage(picture, options),
-    [Symbol.asyncDispose]: () => Promise.resolve(),
-  };
-}
 
 function requestOf(entry: Entry): TextToImage {
   return {

@@ -1,0 +1,98 @@
+/**
+ * What other tools do where pictures depend on it, so that a seed gives their picture. Everything that a tool decides for its
+ * users without asking them stands in one row; whatever a request says itself comes first.
+ */
+
+import type { Dialect } from "../diffusion/dialects.ts";
+import type { SamplerName, ScheduleName } from "../diffusion/names.ts";
+import type { BatchSeeds, MatchName, Rng, Rounding, Weighting } from "./events.ts";
+
+/** One tool's conventions. */
+export interface Match {
+  /** Whose generator the first noise is. */
+  readonly rng: Rng;
+  /** Whose generator samplers draw from, begun at the same seed; `undefined` goes on with the first noise's. */
+  readonly samplerRng: Rng | undefined;
+  readonly batchSeeds: BatchSeeds;
+  readonly weighting: Weighting;
+  readonly rounding: Rounding;
+  /** What named schedules mean, and how they are walked. */
+  readonly dialect: Dialect;
+  /** The schedule where none is asked for; `undefined` is the checkpoint's, or the sampler's own. */
+  readonly schedule: (sampler: SamplerName) => ScheduleName | undefined;
+  /** When SDXL is told zeros in place of the negative prompt: where there is none, where it is empty, or never. */
+  readonly zeroNegative: "absent" | "empty" | "never";
+  /** Samplers that are not quite the tool's here, and why. */
+  readonly unmatched: Readonly<Partial<Record<SamplerName, string>>>;
+}
+
+/** AUTOMATIC1111's "Automatic"; of DDIM, PLMS and UniPC, timesteps of their own. */
+const AUTOMATIC: Readonly<Record<SamplerName, ScheduleName | undefined>> = {
+  euler: "discrete",
+  euler_a: "discrete",
+  heun: "discrete",
+  lms: "discrete",
+  lcm: "discrete",
+  dpm2: "karras",
+  dpmpp_2m: "karras",
+  dpmpp_2m_sde: "exponential",
+  ddim: undefined,
+  pndm: undefined,
+  unipc: undefined,
+};
+
+const BROWNIAN = "its noise is that of a Brownian tree there";
+const OWN_UNIPC = "it is another variant of UniPC there";
+const OWN_LCM = "it keeps no boundary condition there";
+const ABSENT = "there is no such sampler there";
+
+/** What is done where no tool is named: diffusers' pictures, a seed for each, and AUTOMATIC1111's prompts. */
+export const USUAL: Match = {
+  rng: "cpu",
+  samplerRng: undefined,
+  batchSeeds: "each",
+  weighting: "a1111",
+  rounding: "round",
+  dialect: "diffusers",
+  schedule: () => undefined,
+  zeroNegative: "absent",
+  unmatched: {},
+};
+
+/** The conventions of each tool, from its own source (`modules/`, `comfy/`, `src/` of the repositories). */
+export const MATCHES: Readonly<Record<MatchName, Match>> = {
+  diffusers: { ...USUAL, batchSeeds: "one", weighting: "none" },
+  a1111: {
+    rng: "cuda",
+    samplerRng: undefined,
+    batchSeeds: "each",
+    weighting: "a1111",
+    rounding: "truncate",
+    dialect: "a1111",
+    schedule: (sampler) => AUTOMATIC[sampler],
+    zeroNegative: "empty",
+    unmatched: { dpmpp_2m_sde: BROWNIAN, unipc: OWN_UNIPC, lcm: OWN_LCM },
+  },
+  comfyui: {
+    rng: "cpu",
+    samplerRng: "cuda",
+    batchSeeds: "one",
+    weighting: "comfy",
+    rounding: "truncate",
+    dialect: "comfyui",
+    schedule: () => "discrete",
+    zeroNegative: "never",
+    unmatched: { dpmpp_2m_sde: BROWNIAN, unipc: OWN_UNIPC, lcm: OWN_LCM, pndm: ABSENT },
+  },
+  sdcpp: {
+    rng: "cuda",
+    samplerRng: undefined,
+    batchSeeds: "each",
+    weighting: "a1111",
+    rounding: "truncate",
+    dialect: "sdcpp",
+    schedule: () => "discrete",
+    zeroNegative: "empty",
+    unmatched: { dpmpp_2m_sde: BROWNIAN, unipc: ABSENT, pndm: ABSENT, lcm: OWN_LCM },
+  },
+};

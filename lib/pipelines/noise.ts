@@ -1,0 +1,42 @@
+/** The noise of one picture: where it starts, and what samplers add. */
+
+import { type NoiseSource, torchCpu, torchCuda } from "../base/random.ts";
+import type { Rng, Settings } from "./events.ts";
+
+const GENERATORS: Readonly<Record<Rng, (seed: number) => NoiseSource>> = {
+  cpu: torchCpu,
+  cuda: torchCuda,
+};
+
+/** Streams of a picture; the same one twice where samplers go on with the first. */
+export interface Noises {
+  readonly first: NoiseSource;
+  readonly later: NoiseSource;
+}
+
+/**
+ * The streams of picture `index` of a batch of `batchCount`. With `batchSeeds` "one" a generator draws for the whole batch at once and
+ * each picture has its share of every draw; each picture draws the whole anew, so that it can be made alone.
+ */
+export function noisesOf(
+  { rng, samplerRng, batchSeeds, batchCount }: Pick<
+    Settings,
+    "rng" | "samplerRng" | "batchSeeds" | "batchCount"
+  >,
+  seed: number,
+  index: number,
+): Noises {
+  const stream = (kind: Rng) => {
+    const source = GENERATORS[kind](seed);
+    return batchSeeds === "one" && batchCount > 1 ? share(source, index, batchCount) : source;
+  };
+  const first = stream(rng);
+  return { first, later: samplerRng === undefined ? first : stream(samplerRng) };
+}
+
+/** Part `index` of `count` equal parts of every draw. */
+function share(source: NoiseSource, index: number, count: number): NoiseSource {
+  return {
+    normal: (length) => source.normal(length * count).slice(index * length, (index + 1) * length),
+  };
+}

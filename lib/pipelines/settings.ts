@@ -1,0 +1,147 @@
+/** From what is asked for to everything that determines a picture. */
+
+import { UsageError } from "../base/errors.ts";
+import { parseSampler, parseSchedule } from "../diffusion/names.ts";
+import type { Model, Tiling } from "../engine/model.ts";
+import type { BatchSeeds, MatchName, Rng, Rounding, Settings, Weighting } from "./events.ts";
+import { type Match, MATCHES, USUAL } from "./match.ts";
+import { checkSize, requireInteger, requireNumber } from "./requests.ts";
+import type { Vocabulary } from "./tokens.ts";
+
+/** What is asked for. Whatever is left out is the matched tool's, else the checkpoint's family's. */
+export interface TextToImage {
+  readonly prompt: string;
+  readonly negativePrompt?: string | undefined;
+  /** Pixels, multiples of the first stage's factor. */
+  readonly width?: number | undefined;
+  readonly height?: number | undefined;
+  readonly steps?: number | undefined;
+  /** Classifier-free guidance; 1 (or 0, as diffusers spells it) switches it off and halves the work. */
+  readonly cfgScale?: number | undefined;
+  /** From 0, off, to 1 (Lin et al. 2023). */
+  readonly guidanceRescale?: number | undefined;
+  /** Any spelling of any tool, see lib/diffusion/names.ts. */
+  readonly sampler?: string | undefined;
+  readonly schedule?: string | undefined;
+  /** Share of fresh noise in samplers that can add some. */
+  readonly eta?: number | undefined;
+  /** 0 … 2³²−1 for the first picture; −1 draws one. */
+  readonly seed?: number | undefined;
+  /** Pictures; their seeds count up, or one generator makes the noise of all, see `batchSeeds`. */
+  readonly batchCount?: number | undefined;
+  /** Makes only this picture of the batch, from 0. */
+  readonly batchIndex?: number | undefined;
+  /** The tool whose conventions hold where nothing is said here; none is diffusers' noise with AUTOMATIC1111's prompts. */
+  readonly match?: MatchName | undefined;
+  readonly rng?: Rng | undefined;
+  /** Whose generator samplers draw from, begun at the same seed; the one of the first noise where it is the same kind. */
+  readonly samplerRng?: Rng | undefined;
+  readonly batchSeeds?: BatchSeeds | undefined;
+  /** How prompts are read: AUTOMATIC1111's language, ComfyUI's, or none at all. */
+  readonly weighting?: Weighting | undefined;
+  /** How numbers become 8 bits. */
+  readonly rounding?: Rounding | undefined;
+  /** SDXL: zeros stand for the negative prompt. */
+  readonly zeroNegative?: boolean | undefined;
+  /** 1 is the layer that the checkpoint was trained with, 2 the one before it. */
+  readonly clipSkip?: number | undefined;
+  readonly tiling?: Tiling | undefined;
+  /** In place of the checkpoint's. */
+  readonly tokenizer?: Vocabulary | undefined;
+  /** Stops the work after the current step; the generator throws the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Fills in what is not asked for. Throws `UsageError` for what makes no sense. */
+export function settle(model: Model, request: TextToImage): Settings {
+  const { defaults } = model;
+  const match = matchOf(request.match);
+  // a sampler that is asked for walks the checkpoint's own schedule, not the one the default sampler is used with
+  const { sampler, schedule } = request.sampler === undefined
+    ? { sampler: parseSampler(defaults.sampler).sampler, schedule: defaults.schedule }
+    : parseSampler(request.sampler);
+  const usual = request.match === undefined || request.sampler !== undefined ? schedule : undefined;
+  const named = request.schedule ?? usual;
+  const rng = request.rng ?? match.rng;
+  const samplerRng = request.samplerRng ?? match.samplerRng;
+  const negativePrompt = request.negativePrompt ?? "";
+  const zeros = {
+    absent: request.negativePrompt === undefined,
+    empty: negativePrompt === "",
+    never: false,
+  }[match.zeroNegative];
+  const settings: Settings = {
+    prompt: request.prompt,
+    negativePrompt,
+    width: request.width ?? defaults.width,
+    height: request.height ?? defaults.height,
+    steps: request.steps ?? defaults.steps,
+    cfgScale: request.cfgScale ?? defaults.cfgScale,
+    guidanceRescale: request.guidanceRescale ?? 0,
+    sampler,
+    schedule: named === undefined ? match.schedule(sampler) : parseSchedule(named),
+    eta: request.eta,
+    clipSkip: request.clipSkip ?? 1,
+    rng,
+    samplerRng: samplerRng === rng ? undefined : samplerRng,
+    batchSeeds: request.batchSeeds ?? match.batchSeeds,
+    batchCount: request.batchCount ?? 1,
+    weighting: request.weighting ?? match.weighting,
+    rounding: request.rounding ?? match.rounding,
+    zeroNegative: request.zeroNegative ?? (model.zeroEmptyPrompt && zeros),
+    match: request.match,
+  };
+  checkSize(settings.width, settings.height, model.factor);
+  requireInteger("steps", settings.steps, 1, 1000);
+  requireNumber("the guidance scale", settings.cfgScale, 0, Infinity);
+  requireNumber("guidance rescale", settings.guidanceRescale, 0, 1);
+  requireInteger("CLIP skip", settings.clipSkip, 1, 12);
+  if (settings.eta !== undefined) requireNumber("eta", settings.eta, 0, 1);
+  return settings;
+}
+
+/** The conventions that a request is filled in with. */
+export function matchOf(name: MatchName | undefined): Match {
+  return name === undefined ? USUAL : MATCHES[name];
+}
+
+/** Whether the network is told what is not asked for as well. */
+export function isGuided({ guidanceWidth }: Model, { cfgScale }: Settings): boolean {
+  return guidanceWidth === undefined && cfgScale !== 1 && cfgScale !== 0;
+}
+
+const SEEDS = 2 ** 32;
+
+/** One picture of a batch. */
+export interface Place {
+  /** In the batch, from 0. */
+  readonly index: number;
+  readonly seed: number;
+}
+
+/** The pictures that a request asks for: seeds count up, or are all the same where one generator serves the batch. */
+export function placesOf(
+  { seed = -1, batchIndex }: TextToImage,
+  { batchCount, batchSeeds }: Settings,
+): Place[] {
+  requireInteger("the number of pictures", batchCount, 1, SEEDS);
+  requireInteger("the seed", seed, -1, SEEDS - 1);
+  if (batchIndex !== undefined) {
+    requireInteger("the picture of the batch", batchIndex, 0, batchCount - 1);
+  }
+  const span = batchSeeds === "one" ? 1 : batchCount;
+  const first = seed >= 0
+    ? seed
+    : crypto.getRandomValues(new Uint32Array(1))[0] % (SEEDS - span + 1);
+  if (first + span > SEEDS) {
+    throw new UsageError(
+      `Cannot make ${batchCount} pictures from seed ${first}: their seeds count up and end at ${
+        SEEDS - 1
+      }`,
+    );
+  }
+  const indices = batchIndex === undefined
+    ? Array.from({ length: batchCount }, (_, i) => i)
+    : [batchIndex];
+  return indices.map((index) => ({ index, seed: batchSeeds === "one" ? first : first + index }));
+}
