@@ -70,6 +70,7 @@ export type {
   TextToImage,
   TextToImagePipeline,
 } from "./lib/pipelines/text_to_image.ts";
+export { latentToRgb } from "./lib/pipelines/preview.ts";
 export { MATCHES } from "./lib/pipelines/match.ts";
 export type { Match } from "./lib/pipelines/match.ts";
 export type { Vocabulary } from "./lib/pipelines/tokens.ts";
