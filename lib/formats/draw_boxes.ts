@@ -2,7 +2,7 @@
 
 import type { LabelledBox } from "../base/box.ts";
 import { drawText, GLYPH, textWidth } from "./font.ts";
-import type { Picture } from "./png.ts";
+import type { Picture } from "../base/picture.ts";
 
 type Colour = readonly [red: number, green: number, blue: number];
 

@@ -5,6 +5,7 @@
  */
 import UPNG from "upng-js";
 import { FormatError, UsageError } from "../base/errors.ts";
+import { readBmp } from "./bmp.ts";
 import type { Picture } from "../base/picture.ts";
 import { fromBytes, fromLatin1, readExif } from "./exif.ts";
 
@@ -245,49 +246,60 @@ export async function decodePicture(
   name = "the picture",
 ): Promise<Picture> {
   if (bytes.length === 0) throw unreadable(name, "it is empty (0 bytes)");
-  const file = isPng(bytes) ? bytes : await toPng(bytes, name);
-  const header = pngChunks(file, name)[0].data;
+  const picture = isPng(bytes) ? decodePng(bytes, name) : await decodeOther(bytes, name);
+  return withoutAlpha(picture);
+}
+
+function decodePng(bytes: Uint8Array<ArrayBuffer>, name: string): Picture {
+  const header = pngChunks(bytes, name)[0].data;
   const view = new DataView(header.buffer, header.byteOffset, header.length);
   const [width, height] = [view.getUint32(0), view.getUint32(4)];
-  if (width === 0 || height === 0 || width * height > PIXEL_LIMIT) {
-    throw unreadable(
-      name,
-      `it would have ${width}×${height} pixels, at most ${PIXEL_LIMIT} are read`,
-    );
-  }
-  let rgba: Uint8Array<ArrayBuffer>;
+  checkSize(width, height, name);
   try {
-    rgba = new Uint8Array(upng.toRGBA8(upng.decode(file.slice().buffer))[0]);
+    const data = new Uint8Array(upng.toRGBA8(upng.decode(bytes.slice().buffer))[0]);
+    return { width, height, channels: 4, data };
   } catch {
     throw unreadable(name, "its pixels are damaged");
   }
-  for (let i = 3; i < rgba.length; i += 4) {
-    if (rgba[i] !== 255) return { width, height, channels: 4, data: rgba };
+}
+
+function checkSize(width: number, height: number, name: string): void {
+  if (width > 0 && height > 0 && width * height <= PIXEL_LIMIT) return;
+  throw unreadable(
+    name,
+    `it would have ${width}×${height} pixels, at most ${PIXEL_LIMIT} are read`,
+  );
+}
+
+/** RGB where every pixel is opaque. */
+function withoutAlpha(picture: Picture): Picture {
+  const { width, height, channels, data } = picture;
+  if (channels !== 4) return picture;
+  for (let i = 3; i < data.length; i += 4) {
+    if (data[i] !== 255) return picture;
   }
   const rgb = new Uint8Array(width * height * 3);
   for (let from = 0, to = 0; to < rgb.length; from += 4, to += 3) {
-    rgb[to] = rgba[from];
-    rgb[to + 1] = rgba[from + 1];
-    rgb[to + 2] = rgba[from + 2];
+    rgb[to] = data[from];
+    rgb[to + 1] = data[from + 1];
+    rgb[to + 2] = data[from + 2];
   }
   return { width, height, channels: 3, data: rgb };
 }
 
-/** The platform gives no pixels of an `ImageBitmap`, but writes it as PNG. */
-async function toPng(
-  bytes: Uint8Array<ArrayBuffer>,
-  name: string,
-): Promise<Uint8Array<ArrayBuffer>> {
+/** The platform gives no pixels of an `ImageBitmap`, but writes it as BMP: several times as fast as as PNG. */
+async function decodeOther(bytes: Uint8Array<ArrayBuffer>, name: string): Promise<Picture> {
   let bitmap: ImageBitmap;
   try {
     bitmap = await createImageBitmap(new Blob([bytes]));
   } catch {
     throw unreadable(name, "it is not a sound PNG, JPEG, WebP, GIF or BMP picture");
   }
+  checkSize(bitmap.width, bitmap.height, name);
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
   canvas.getContext("bitmaprenderer")!.transferFromImageBitmap(bitmap);
-  const blob = await canvas.convertToBlob({ type: "image/png" });
-  return new Uint8Array(await blob.arrayBuffer());
+  const blob = await canvas.convertToBlob({ type: "image/bmp" });
+  return readBmp(new Uint8Array(await blob.arrayBuffer()));
 }
 
 /** Bytes that a compressed text may have: a small file must not fill the memory. */

@@ -4,7 +4,7 @@
  * rounded to 8 bits with weights of 22 binary digits, so that the pixels are Pillow's own, bit for bit.
  */
 
-import type { Picture } from "./png.ts";
+import type { Picture } from "../base/picture.ts";
 
 /** A filter: half its width in pixels of the coarser side, and its value at a distance from the middle. */
 interface Filter {

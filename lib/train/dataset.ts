@@ -5,7 +5,7 @@
 
 import { FileError, FormatError } from "../base/errors.ts";
 import type { Annotation } from "../formats/annotations.ts";
-import type { Picture } from "../formats/png.ts";
+import type { Picture } from "../base/picture.ts";
 
 /** A picture, not yet decoded, and what is said of it. */
 export interface Example extends Annotation {
@@ -25,6 +25,36 @@ export interface Dataset extends Disposable {
 
 /** Told of each thing that cannot be used, in a sentence; the work goes on without it. */
 export type Report = (sentence: string) => void;
+
+/** What a data set leaves to be said. */
+export interface Defaults {
+  /** Names of the classes 0, 1, …, of pictures and of objects; a number without one stays. */
+  readonly labels: readonly string[];
+  /** The text of pictures that have none; empty: none. */
+  readonly caption: string;
+}
+
+/** A data set with names for its numbers and a text where it has none. */
+export function withDefaults(dataset: Dataset, { labels, caption }: Defaults): Dataset {
+  const nameOf = (label: string) => /^\d+$/.test(label) ? labels[Number(label)] ?? label : label;
+  return {
+    path: dataset.path,
+    length: dataset.length,
+    async example(index) {
+      const example = await dataset.example(index);
+      const { text = caption, label, objects } = example;
+      return {
+        ...example,
+        ...(text === "" ? {} : { text }),
+        ...(label === undefined ? {} : { label: nameOf(label) }),
+        ...(objects === undefined
+          ? {}
+          : { objects: objects.map((box) => ({ ...box, label: nameOf(box.label) })) }),
+      };
+    },
+    [Symbol.dispose]: () => dataset[Symbol.dispose](),
+  };
+}
 
 /** What a data set calls things, in order: numbers by value, then names by code point. */
 export interface Vocabulary {

@@ -7,7 +7,7 @@ import type { LabelledBox } from "../base/box.ts";
 import { FileError, FormatError } from "../base/errors.ts";
 import { torchCpu } from "../base/random.ts";
 import { type BoxOrder, placeBox } from "../formats/boxes.ts";
-import type { Picture } from "../formats/png.ts";
+import type { Picture } from "../base/picture.ts";
 import type { Dataset, Example, Report } from "./dataset.ts";
 import { coverPicture, cutBoxes, cutPicture, type FittedPicture, type Fitting } from "./images.ts";
 import { after, BEGINNING, permutation, type Position, seedOf } from "./order.ts";

@@ -4,7 +4,7 @@
  */
 
 import { areaOf, type Box, cropBox, flipBox, intersection, type LabelledBox } from "../base/box.ts";
-import type { Picture } from "../formats/png.ts";
+import type { Picture } from "../base/picture.ts";
 import { type FilterName, resample } from "../formats/resample.ts";
 
 export interface Fitting {

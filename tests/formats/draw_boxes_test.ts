@@ -1,6 +1,6 @@
 import { deepEqual, equal, notDeepEqual, ok } from "node:assert/strict";
 import { drawBoxes } from "../../lib/formats/draw_boxes.ts";
-import type { Picture } from "../../lib/formats/png.ts";
+import type { Picture } from "../../lib/base/picture.ts";
 
 const plain = (width: number, height: number, channels: 1 | 3 | 4): Picture => ({
   width,

@@ -1,6 +1,5 @@
-import { deepEqual, equal, ok, throws } from "node:assert/strict";
-import type { Picture } from "../../lib/formats/png.ts";
-import { decodePicture } from "../../lib/formats/png.ts";
+import { deepEqual, equal, throws } from "node:assert/strict";
+import type { Picture } from "../../lib/base/picture.ts";
 import { FILTER_NAMES, resample } from "../../lib/formats/resample.ts";
 import { goldenBytes } from "./data_golden.ts";
 
@@ -28,17 +27,4 @@ Deno.test("resample gives Pillow's pixels bit for bit, larger and smaller, with 
 Deno.test("resample returns a picture of the size asked for as it is, and refuses a size of nothing", () => {
   equal(resample(source, 53, 37, "bicubic"), source);
   throws(() => resample(source, 0, 5, "box"), /Cannot resample a picture to 0×5 pixels/);
-});
-
-Deno.test("decodePicture reads JPEG and WebP as Pillow does, up to the rounding of their decoders", async () => {
-  for (const [name, most] of [["jpeg", 4], ["webp", 6], ["lossless", 0]] as const) {
-    const { width, height, channels, data } = await decodePicture(
-      await goldenBytes(`file.${name}`),
-      name,
-    );
-    deepEqual([width, height, channels], [53, 37, 3]);
-    const reference = await goldenBytes(`decoded.${name}`);
-    const worst = data.reduce((max, value, i) => Math.max(max, Math.abs(value - reference[i])), 0);
-    ok(worst <= most, `${name}: ${worst}`);
-  }
 });

@@ -1,6 +1,6 @@
 import { deepEqual, equal, ok } from "node:assert/strict";
 import type { LabelledBox } from "../../lib/base/box.ts";
-import type { Picture } from "../../lib/formats/png.ts";
+import type { Picture } from "../../lib/base/picture.ts";
 import {
   coveringSize,
   coverPicture,
