@@ -46,6 +46,11 @@ export interface VaeConfig {
   readonly inChannels: number;
   readonly outChannels: number;
   readonly latentChannels: number;
+  /**
+   * Learnt vectors that latents become (quantizer.ts); `undefined` is a KL autoencoder, whose encoder gives mean and log
+   * variance of its latents.
+   */
+  readonly codes: number | undefined;
   /** From the largest picture to the smallest; f is 2^(length − 1). */
   readonly channels: readonly number[];
   /** Resnets a level in the encoder; the decoder has one more. */
@@ -101,7 +106,7 @@ export function decode(p: Params, config: VaeConfig, z: Tensor): Tensor {
   return p.graph.label(p.at("decoder").path, run(p, decoderSegments(config), z));
 }
 
-/** Mean and log variance of the latent, side by side: [n, h/f, w/f, 2 · latentChannels]. */
+/** Mean and log variance of the latent, side by side: [n, h/f, w/f, 2 · latentChannels]; latents where there are codes. */
 export function encode(p: Params, config: VaeConfig, picture: Tensor): Tensor {
   return p.graph.label(p.at("moments").path, run(p, encoderSegments(config), picture));
 }
@@ -131,12 +136,13 @@ export function decoderSegments(config: VaeConfig): Segment[] {
   ];
 }
 
-/** Picture → [n, h/f, w/f, 2 · latentChannels], as segments. */
+/** What `encode` gives, as segments. */
 export function encoderSegments(config: VaeConfig): Segment[] {
-  const { channels, latentChannels, quantConv, layers } = config;
+  const { channels, latentChannels, codes, quantConv, layers } = config;
+  const encoded = codes === undefined ? 2 * latentChannels : latentChannels;
   const top = channels[channels.length - 1];
   const last = quantConv
-    ? (p: Params, y: Tensor) => conv2d(p.at("quant_conv"), y, 2 * latentChannels, same(1))
+    ? (p: Params, y: Tensor) => conv2d(p.at("quant_conv"), y, encoded, same(1))
     : (_: Params, y: Tensor) => y;
   return [
     entrance("encoder.conv_in", channels[0], (_, x) => x),
@@ -152,7 +158,7 @@ export function encoderSegments(config: VaeConfig): Segment[] {
       ...(i === channels.length - 1 ? [] : [halving(`encoder.down_blocks.${i}.downsamplers.0`, c)]),
     ]),
     ...middle("encoder.mid_block", top, config),
-    exit("encoder", 2 * latentChannels, config, last),
+    exit("encoder", encoded, config, last),
   ];
 }
 

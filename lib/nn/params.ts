@@ -6,6 +6,7 @@
 
 import type { Shape } from "../base/shape.ts";
 import type { Parameter, Role } from "../graph/ops.ts";
+import { rebuild } from "../graph/rewrite.ts";
 import type { Graph, Tensor } from "../graph/tensor.ts";
 
 /** A scope of parameter names in one graph. */
@@ -75,6 +76,21 @@ export function paramsOf(graph: Graph, prefix = ""): Params {
     at: (scope) => paramsOf(graph, join(scope)),
     get: (name, shape, role) => graph.parameter(join(name), shape, role),
   };
+}
+
+/**
+ * The outputs with every stacked or cut parameter put together from whole ones, as training needs it: there each tensor
+ * of the checkpoint has one place, whoever reads it.
+ */
+export function unstacked(outputs: readonly Tensor[]): Tensor[] {
+  return rebuild(outputs, (node) => {
+    if (node.op !== "parameter" || node.attrs.pieces === undefined) return node;
+    const { graph, attrs: { pieces, role } } = node;
+    const parts = pieces.map(({ name, shape, begin, end }) =>
+      graph.parameter(name, shape, role).slice(0, begin, end)
+    );
+    return parts.length === 1 ? parts[0] : graph.concat(parts, 0);
+  });
 }
 
 /** Every parameter that a graph mentions, as a checkpoint has it. */
