@@ -18,6 +18,7 @@ import {
 } from "./options.ts";
 import { type Earlier, openOutput, type Output, type OutputOptions } from "./output.ts";
 import { paceOf } from "./pace.ts";
+import { openPreview, previewing } from "./preview.ts";
 import { type Progress, progressTo } from "./progress.ts";
 import {
   addPictureOptions,
@@ -111,7 +112,8 @@ export async function withDrawing(
   const pictures = run.several ? run.pictures : options.batchCount ?? 1;
   const watch = await openWatch(options, { output, model: path, progress }, pictures);
   try {
-    await withLoaded(loadModel, path, options, progress, async (model) => {
+    await withLoaded(loadModel, path, options, progress, async (model, device) => {
+      using preview = await openPreview(options, model, device);
       await work(async (recipe, { listeners = [], about, ...place } = {}) => {
         const request = requestOf(recipe, { vaeTiling, ...(tokenizer && { tokenizer }) });
         const save = saver({ output, model: path, metadata, ...place });
@@ -120,7 +122,8 @@ export async function withDrawing(
           ...watch.listeners,
           ...listeners,
         ];
-        await listenTo(saving(textToImage(model, request), save), all);
+        const events = saving(textToImage(model, request), save);
+        await listenTo(preview ? previewing(events, preview) : events, all);
       });
       await watch.finish();
     }, run.several ? "model" : "run");

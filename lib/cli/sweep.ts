@@ -7,6 +7,7 @@ import { UsageError } from "../base/errors.ts";
 import { parseCsv } from "../base/csv.ts";
 import { parseSampler, parseSchedule } from "../diffusion/names.ts";
 import type { Recipe } from "../formats/recipe.ts";
+import { MATCH_NAMES } from "../pipelines/events.ts";
 import { choice, decimal, integer } from "./options.ts";
 
 /** A direction of a table. */
@@ -78,6 +79,8 @@ const clipSkip = integer("--sweep clip-skip", 1);
 const width = integer("--sweep width", 1);
 const height = integer("--sweep height", 1);
 const rng = choice("--sweep rng", ["cpu", "cuda"]);
+const weighting = choice("--sweep weighting", ["a1111", "comfy", "none"]);
+const match = choice("--sweep match", MATCH_NAMES);
 
 /** What can be swept, by the names of options. Labels are AUTOMATIC1111's. */
 const KINDS: Readonly<Record<string, Kind>> = {
@@ -93,6 +96,8 @@ const KINDS: Readonly<Record<string, Kind>> = {
   "sampler": word("Sampler", (text) => parseSampler(text) && { sampler: text }),
   "schedule": word("Schedule type", (text) => parseSchedule(text) && { schedule: text }),
   "rng": word("RNG", (text) => ({ rng: rng(text) })),
+  "weighting": word("Weighting", (text) => ({ weighting: weighting(text) })),
+  "match": word("Match", (text) => ({ match: match(text) })),
   "prompt": { label: "Prompt S/R", isPlain: true, read: replaced },
   "negative-prompt": {
     ...word("Negative prompt", (text) => ({ negativePrompt: text })),

@@ -1,4 +1,4 @@
-/** What can be watched beside the usual news: `--show` and `--grid`. */
+/** What can be watched beside the usual news: `--preview`, `--show` and `--grid`. */
 
 import type { Command } from "commander";
 import { nearSquare } from "../formats/sheet.ts";
@@ -11,10 +11,11 @@ import {
   type SheetPlace,
 } from "./grid.ts";
 import type { Listener } from "./listening.ts";
-import { type ReportOptions, type SaveOptions } from "./options.ts";
+import { integer, type ReportOptions, type SaveOptions } from "./options.ts";
+import { checkPreview, type PreviewOptions, USUAL_EVERY } from "./preview.ts";
 import { openShow, showListener } from "./show.ts";
 
-export interface WatchOptions extends GridOptions {
+export interface WatchOptions extends GridOptions, PreviewOptions {
   readonly show?: true;
 }
 
@@ -22,12 +23,20 @@ export interface WatchOptions extends GridOptions {
 export function addWatchOptions(command: Command): Command {
   return command
     .option("--show", "draw the pictures in the terminal, if it can: kitty, iTerm2, sixel")
-    .option("--grid [path]", "a contact sheet of all pictures (default: grid.png beside them)");
+    .option("--grid [path]", "a contact sheet of all pictures (default: grid.png beside them)")
+    .option("--preview <path>", "while a picture is made, the guess of it, as PNG")
+    .option(
+      "--preview-every <n>",
+      `steps between previews (default: ${USUAL_EVERY})`,
+      integer("--preview-every", 1),
+    )
+    .option("--preview-taesd <path>", "previews by a TAESD, sharper than without");
 }
 
 /** Throws `UsageError` for options that make no sense. */
 export function checkWatch(options: WatchOptions): void {
   checkGrid(options);
+  checkPreview(options);
 }
 
 export interface Watch {
