@@ -4,6 +4,7 @@
 export function betaQuantile(p: number, a: number, b: number): number {
   if (p <= 0) return 0;
   if (p >= 1) return 1;
+  if (a === b && p === 0.5) return 0.5; // exactly: timesteps made of it are rounded
   // the tail near 1 is found from the other side, where numbers are denser
   if (p > betaShare(0.5, a, b)) return 1 - lowQuantile(1 - p, b, a);
   return lowQuantile(p, a, b);
@@ -32,6 +33,7 @@ function betaShare(x: number, a: number, b: number): number {
 /** Its continued fraction (Abramowitz & Stegun 26.5.8) by Lentz' method. */
 function fraction(x: number, a: number, b: number): number {
   let [c, d, value] = [1, 0, 1];
+  // the first term is 1, so that the fraction is what comes beside that 1
   for (let i = 0; i < 500; i++) {
     const m = i >> 1;
     const term = i === 0
@@ -45,7 +47,7 @@ function fraction(x: number, a: number, b: number): number {
     value *= change;
     if (i > 0 && Math.abs(change - 1) < 1e-16) break;
   }
-  return value;
+  return value - 1;
 }
 
 /** log Γ(x) for x > 0: Stirling's series where it converges fast, reached by Γ(x + 1) = x·Γ(x). */

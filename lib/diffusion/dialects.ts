@@ -135,11 +135,13 @@ export const HABITS: Readonly<Record<Dialect, Habits>> = {
   sdcpp: { wholeTimesteps: false, unitStart: false },
 };
 
-/** The level at the nearest whole timestep, in log σ. */
+/** The level at the nearest whole timestep in log σ, in f32 as torch has it; the lower one of two as near. */
 export function atWholeTimestep(sigmas: Float32Array, level: Level): Level {
   if (level.sigma === 0) return level;
-  const timestep = timestepOf(sigmas, level.sigma / level.alpha);
-  // between two timesteps log σ is linear, so that the nearer half is the nearer neighbour
-  const low = Math.floor(timestep);
-  return { ...level, timestep: timestep - low > 0.5 ? low + 1 : low };
+  const log = (sigma: number) => f32(Math.log(f32(sigma)));
+  const target = log(level.sigma / level.alpha);
+  const low = Math.floor(timestepOf(sigmas, level.sigma / level.alpha));
+  const distance = (t: number) => Math.abs(f32(target - log(sigmas[t])));
+  const high = Math.min(low + 1, sigmas.length - 1);
+  return { ...level, timestep: distance(high) < distance(low) ? high : low };
 }
