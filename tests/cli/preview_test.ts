@@ -59,8 +59,10 @@ Deno.test("every event of --json has the fields that are documented, and no othe
   inFolder(async (cwd) => {
     const all = ["--preview", "p.png", "--grid", "--json", "-v", "-b", "2"];
     const sweep = ["--sweep", "cfg=1,2", "--sweep", "width=32,33", "--json"];
-    for (const args of [all, sweep]) {
-      const { stdout } = await ldm([...QUICK, ...args], { cwd });
+    await Deno.writeTextFile(join(cwd, "list.txt"), "a fox\na cat --steps many\na cat --steps 0\n");
+    const batch = ["batch", "list.txt", ...QUICK.slice(1), "--json"];
+    for (const args of [[...QUICK, ...all], [...QUICK, ...sweep], batch, batch]) {
+      const { stdout } = await ldm(args, { cwd });
       for (const line of stdout.trimEnd().split("\n")) {
         const event = JSON.parse(line);
         const { always, sometimes } = fieldsOf(event.event);
