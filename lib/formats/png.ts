@@ -272,7 +272,7 @@ function checkSize(width: number, height: number, name: string): void {
 }
 
 /** RGB where every pixel is opaque. */
-function withoutAlpha(picture: Picture): Picture {
+export function withoutAlpha(picture: Picture): Picture {
   const { width, height, channels, data } = picture;
   if (channels !== 4) return picture;
   for (let i = 3; i < data.length; i += 4) {

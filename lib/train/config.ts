@@ -45,6 +45,7 @@ const data = (size: number) => ({
   labels: list(text("", ""), [], "names of the classes 0, 1, … where data have numbers"),
   boxes: choice(BOX_ORDERS, "xywh", "what the numbers of a bbox are, in pixels or fractions"),
   ahead: whole(8, notNegative, "pictures that are decoded before they are needed"),
+  threads: whole(2, notNegative, "that decode pictures; 0: none but the program's own"),
   keep_mib: whole(256, notNegative, "MiB of resized pictures that are kept in memory"),
 });
 

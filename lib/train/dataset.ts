@@ -5,14 +5,18 @@
 
 import { FileError, FormatError } from "../base/errors.ts";
 import type { Annotation } from "../formats/annotations.ts";
+import type { Decode } from "../formats/decoder.ts";
 import type { Picture } from "../base/picture.ts";
 
 /** A picture, not yet decoded, and what is said of it. */
 export interface Example extends Annotation {
   /** Names it within its data set: a path, or a number. */
   readonly key: string;
-  /** Decodes the picture, new each time. Throws `FileError` and `FormatError`, naming the file. */
-  picture(): Promise<Picture>;
+  /**
+   * Decodes the picture, new each time, by `decode` where it is a file's. Throws `FileError` and `FormatError`, naming the
+   * file.
+   */
+  picture(decode?: Decode): Promise<Picture>;
 }
 
 export interface Dataset extends Disposable {

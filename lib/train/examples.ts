@@ -8,6 +8,7 @@ import { FileError, FormatError } from "../base/errors.ts";
 import { torchCpu } from "../base/random.ts";
 import { type BoxOrder, placeBox } from "../formats/boxes.ts";
 import type { Picture } from "../base/picture.ts";
+import { type Decode, openDecoder } from "../formats/decoder.ts";
 import type { Dataset, Example, Report } from "./dataset.ts";
 import { coverPicture, cutBoxes, cutPicture, type FittedPicture, type Fitting } from "./images.ts";
 import { after, BEGINNING, permutation, type Position, seedOf } from "./order.ts";
@@ -20,6 +21,8 @@ export interface ExampleOptions extends Fitting {
   readonly boxOrder?: BoxOrder | undefined;
   /** How many examples are read before they are asked for. */
   readonly ahead?: number | undefined;
+  /** Threads that decode pictures, so that this goes on while the device is waited for; 0: none. */
+  readonly threads?: number | undefined;
   /** The most bytes of resized pictures that are kept, so that they need not be decoded again. */
   readonly keepBytes?: number | undefined;
   readonly report?: Report | undefined;
@@ -41,6 +44,7 @@ export interface ReadyExample {
 }
 
 const AHEAD = 8;
+const THREADS = 2;
 const KEEP_BYTES = 256 << 20;
 
 /** What a decoded picture leaves. */
@@ -70,7 +74,8 @@ export async function* examples(
         `resume with the data that the run began with`,
     );
   }
-  const load = loader(dataset, options);
+  using decoder = openDecoder(options.threads ?? THREADS);
+  const load = loader(dataset, options, decoder.decode);
   const places = placesFrom(position, dataset.length, options.seed);
   const pending: Promise<Outcome>[] = [];
   const reported = new Set<number>();
@@ -113,9 +118,10 @@ function* placesFrom(begin: Position, length: number, seed: number): Generator<P
 function loader(
   dataset: Dataset,
   options: ExampleOptions,
+  decode: Decode,
 ): (place: Place) => Promise<Outcome> {
   const { seed, boxOrder = "xywh" } = options;
-  const cover = rememberer(options);
+  const cover = rememberer(options, decode);
   return async ({ position, index }) => {
     const next = after(position, dataset.length);
     try {
@@ -145,13 +151,14 @@ function placed<T>(key: string, place: () => T): T {
 /** Decodes and resizes, and keeps what it made as long as there is room. */
 function rememberer(
   options: ExampleOptions,
+  decode: Decode,
 ): (example: Example, index: number) => Promise<Cover> {
   const kept = new Map<number, Cover>();
   let room = options.keepBytes ?? KEEP_BYTES;
   return async (example, index) => {
     const old = kept.get(index);
     if (old) return old;
-    const { width, height, ...decoded } = await example.picture();
+    const { width, height, ...decoded } = await example.picture(decode);
     const original = { width, height };
     const made = { picture: coverPicture({ ...original, ...decoded }, options), original };
     if (made.picture.data.length <= room && !kept.has(index)) {

@@ -50,11 +50,11 @@ export async function openFolder(path: string, report: Report): Promise<Dataset>
         key: file,
         ...said,
         ...(text ? { text } : {}),
-        async picture() {
+        async picture(decode = decodePicture) {
           const bytes = await Deno.readFile(where).catch((error) => {
             throw fileError("read the picture", where, error);
           });
-          return await decodePicture(bytes, `"${where}"`);
+          return await decode(bytes, `"${where}"`);
         },
       };
     },

@@ -75,8 +75,8 @@ export async function openWebDataset(path: string, report: Report): Promise<Data
       return {
         key,
         ...texts.reduce((all, one) => ({ ...all, ...one }), {}),
-        picture: async () =>
-          await decodePicture(bytesOf(picture), `"${picture?.name}" in "${archive.path}"`),
+        picture: async (decode = decodePicture) =>
+          await decode(bytesOf(picture), `"${picture?.name}" in "${archive.path}"`),
       };
     },
     [Symbol.dispose]: dispose,

@@ -103,6 +103,7 @@ Deno.test("readSettings refuses what is misspelt, of another kind, out of range 
     [model({ is_new: "no" }), /: model\.is_new is "no", and true or false was needed$/],
     [model({ f: 3 }), /: model\.f is 3, and one of 2, 4, 8 was needed$/],
     [model({ layers: [1, -1] }), /is \[1,-1\], and a list, each a whole number of at least 0 was/],
+    [model({ betas: [0.9, 1] }), /: model\.betas is \[0\.9,1\], and a list of 2, /],
     [model({ betas: [0.9] }), /, and a list of 2, each a number of at least 0 and below 1 was/],
     [
       [folder, file({ run: { width: 10 } })],
