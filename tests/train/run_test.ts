@@ -1,0 +1,141 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { openDevice } from "../../lib/gpu/device.ts";
+import { AutoencoderCourse } from "../../lib/train/autoencoder.ts";
+import { autoencoderConfig, printConfig } from "../../lib/train/config.ts";
+import { examples, type ReadyExample } from "../../lib/train/examples.ts";
+import { type LoopOptions, runCourse, type TrainingEvent } from "../../lib/train/loop.ts";
+import { openDataset } from "../../lib/train/open_dataset.ts";
+import type { Position } from "../../lib/train/order.ts";
+import { parseRecords } from "../../lib/train/record.ts";
+
+const PICTURES = fileURLToPath(new URL("../../fixtures/pictures", import.meta.url));
+
+/** Settings of a run of seconds. */
+function settings(folder: string, steps: number) {
+  return autoencoderConfig([{
+    name: "the test",
+    isTyped: false,
+    values: {
+      run: { folder, steps, save_every: 0, seed: 3 },
+      data: { path: PICTURES, size: 16, crop: "random", flip: true },
+      optimizer: { batch: 2, ema: 0.9, lr: 1e-3, accumulate: 2 },
+      autoencoder: { f: 2, width: 8, groups: 4, layers: 1, channels: 3 },
+      discriminator: { width: 8, layers: 1, start: 3 },
+      sample: { every: 0, count: 2 },
+    },
+  }]);
+}
+
+async function train(
+  folder: string,
+  steps: number,
+  more: Partial<LoopOptions> = {},
+  spoil?: (examples: readonly ReadyExample[], step: number) => void,
+): Promise<TrainingEvent[]> {
+  const config = settings(folder, steps);
+  await using device = await openDevice();
+  using dataset = await openDataset(PICTURES);
+  const { data } = config;
+  const from = (position?: Position) =>
+    examples(dataset, {
+      width: data.size,
+      height: data.size,
+      channels: 3,
+      crop: data.crop,
+      flip: data.flip,
+      filter: data.filter,
+      seed: config.run.seed,
+      position,
+    });
+  const probe: ReadyExample[] = [];
+  for await (const example of from()) if (probe.push(example) === 2) break;
+  using course = await AutoencoderCourse.make(device, config, { examples: probe });
+  const watched = {
+    trainers: course.trainers,
+    sample: () => course.sample(),
+    save: (folder: string) => course.save(folder),
+    backward: (taken: readonly ReadyExample[], at: { index: number; step: number }) => {
+      spoil?.(taken, at.step);
+      return course.backward(taken, at);
+    },
+  };
+  const { optimizer } = config;
+  const events: TrainingEvent[] = [];
+  const options: LoopOptions = {
+    folder,
+    config: printConfig("autoencoder", config),
+    steps,
+    batch: optimizer.batch,
+    accumulate: optimizer.accumulate,
+    rate: { lr: optimizer.lr, schedule: "constant", warmup: 0, final: 0 },
+    ema: optimizer.ema,
+    saveEvery: 0,
+    keep: 0,
+    sampleEvery: 0,
+    resume: false,
+    memory: () => device.memory.live,
+    ...more,
+  };
+  for await (const event of runCourse(watched, from, options)) events.push(event);
+  return events;
+}
+
+const stateAt = (folder: string, step: number) =>
+  Deno.readFile(join(folder, "checkpoints", `${step}`, "state.safetensors"));
+
+async function inFolder(work: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await work(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+Deno.test("runCourse goes on after two steps as if nothing had been between, bit for bit", async () => {
+  await inFolder(async (folder) => {
+    const [whole, parts] = [join(folder, "whole"), join(folder, "parts")];
+    await train(whole, 4);
+    await train(parts, 2);
+    const resumed = await train(parts, 4, { resume: true });
+    assert.deepEqual(resumed[0], { kind: "resumed", step: 2 });
+    assert.deepEqual(await stateAt(parts, 4), await stateAt(whole, 4));
+    for (const name of ["config.json", "diffusion_pytorch_model.safetensors"]) {
+      const [a, b] = [whole, parts].map((run) => Deno.readFileSync(join(run, "vae", name)));
+      assert.deepEqual(a, b);
+    }
+    const losses = (run: string) =>
+      parseRecords(Deno.readTextFileSync(join(run, "log.ndjson"))).map((
+        { step, loss, losses },
+      ) => [step, loss, losses]);
+    assert.deepEqual(losses(parts), losses(whole));
+    assert.equal(losses(whole).length, 4);
+    await assert.rejects(train(whole, 8), /it holds a run of 4 steps; --resume goes on with it/);
+  });
+});
+
+Deno.test("runCourse skips the step of a spoilt example, says so, and goes on", async () => {
+  await inFolder(async (folder) => {
+    const spoil = (examples: readonly ReadyExample[], step: number) => {
+      if (step === 2) examples[0].picture.data[7] = NaN;
+    };
+    await train(folder, 3, { keep: 1 }, spoil);
+    const records = parseRecords(Deno.readTextFileSync(join(folder, "log.ndjson")));
+    assert.deepEqual(records.map(({ skipped }) => skipped), [undefined, true, undefined]);
+    assert.equal(records[1].loss, null);
+    assert.ok(records[2].loss !== null && records[2].loss < 2);
+  });
+});
+
+Deno.test("runCourse stops with a checkpoint when it is told to", async () => {
+  await inFolder(async (folder) => {
+    const controller = new AbortController();
+    const events = await train(folder, 9, { signal: controller.signal }, (_, step) => {
+      if (step === 2) controller.abort();
+    });
+    assert.deepEqual(events.at(-1), { kind: "stopped", step: 2 });
+    assert.ok(await stateAt(folder, 2));
+  });
+});
