@@ -220,6 +220,14 @@ Deno.test("ldm batch that is killed at any moment and started again makes every 
     }
     ok(kills >= 3, `it was killed ${kills} times`);
     await assertDone(join(cwd, "out"), count);
+    // killed after a picture was saved and in the middle of writing that down
+    const journal = join(cwd, "out", "p.journal.jsonl");
+    const text = await Deno.readTextFile(journal);
+    const last = text.lastIndexOf("\n", text.length - 2);
+    await Deno.writeTextFile(journal, text.slice(0, last + 10));
+    const { stdout } = await ldm(args, { cwd });
+    equal(stdout.trimEnd().split("\n").length, 1);
+    await assertDone(join(cwd, "out"), count);
   }));
 
 Deno.test("ldm batch in four shards at once makes every picture once", () =>
@@ -268,3 +276,55 @@ Deno.test("ldm batch stops where nothing more can be saved", () =>
     deepEqual([missing.code, missing.stdout], [1, ""]);
     match(missing.stderr, /^ldm: Cannot read "none.txt": there is no such file or folder\n$/);
   }));
+
+/** A small file system of its own in a folder; false where this process may not make one. */
+async function mounted(folder: string, size: string): Promise<boolean> {
+  const args = ["-t", "tmpfs", "-o", `size=${size}`, "ldm", folder];
+  const { success } = await new Deno.Command("mount", { args }).output().catch(() => ({
+    success: false,
+  }));
+  return success;
+}
+
+async function run(command: string, ...args: string[]): Promise<void> {
+  const { code } = await new Deno.Command(command, { args }).output();
+  equal(code, 0, [command, ...args].join(" "));
+}
+
+const probe = await Deno.makeTempDir();
+const CAN_MOUNT = await mounted(probe, "4k");
+if (CAN_MOUNT) await run("umount", probe);
+await Deno.remove(probe);
+
+Deno.test({
+  name: "ldm batch stops where the disk is full or read-only, and goes on when it no longer is",
+  ignore: !CAN_MOUNT,
+  fn: () =>
+    inFolder(async (cwd) => {
+      const count = 8;
+      await Deno.writeTextFile(join(cwd, "p.txt"), prompts(count));
+      const out = join(cwd, "out");
+      await Deno.mkdir(out);
+      ok(await mounted(out, "200k"));
+      try {
+        await Deno.writeFile(join(out, "filler"), new Uint8Array(180 << 10));
+        const args = ["batch", "p.txt", ...QUICK, "-q", "-o", "out/"];
+        const full = await ldm(args, { cwd });
+        equal(full.code, 1, full.stderr);
+        match(full.stderr, /^ldm: Cannot write [^\n]*: the disk is full[^\n]*\n$/);
+        ok(pictures(out).length < count);
+        deepEqual(names(out).filter((name) => name.endsWith(".tmp")), []);
+        await run("mount", "-o", "remount,ro", out);
+        const fixed = await ldm(args, { cwd });
+        deepEqual([fixed.code, fixed.stdout], [1, ""]);
+        match(fixed.stderr, /^ldm: Cannot write [^\n]*: the file system is read-only\n$/);
+        await run("mount", "-o", "remount,rw", out);
+        await Deno.remove(join(out, "filler"));
+        const rest = await ldm(args, { cwd });
+        equal(rest.code, 0, rest.stderr);
+        await assertDone(out, count);
+      } finally {
+        await run("umount", out);
+      }
+    }),
+});

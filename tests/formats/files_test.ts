@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { fileError, writeWhole } from "../../lib/formats/files.ts";
+import { fileError, writeNew, writeWhole } from "../../lib/formats/files.ts";
 import { failure, temporaryFolder, withoutRenaming } from "./made.ts";
 
 const names = async (path: string) =>
@@ -80,4 +80,34 @@ Deno.test("fileError turns the system's errors into sentences and leaves other e
     "FileError",
   );
   assert.match(message, /the name is too long$/);
+});
+
+Deno.test("writeNew takes a name that nothing has, and leaves what has it alone", async () => {
+  const link = Deno.link;
+  for (const hasLinks of [true, false]) {
+    await using folder = await temporaryFolder();
+    const path = folder.at("x");
+    if (!hasLinks) Deno.link = () => Promise.reject(new Deno.errors.PermissionDenied());
+    try {
+      assert.equal(await writeNew(path, Uint8Array.of(1)), true);
+      assert.equal(await writeNew(path, Uint8Array.of(2)), false);
+      await Deno.symlink(folder.at("nowhere"), folder.at("broken"));
+      assert.equal(await writeNew(folder.at("broken"), Uint8Array.of(3)), false);
+    } finally {
+      Deno.link = link;
+    }
+    assert.deepEqual([...await Deno.readFile(path)], [1]);
+    assert.deepEqual(await names(folder.path), ["broken", "x"]);
+  }
+});
+
+Deno.test("writeNew and writeWhole use the temporary name that they are given, and what lies there", async () => {
+  await using folder = await temporaryFolder();
+  await Deno.writeFile(folder.at("left.tmp"), new Uint8Array(9));
+  const options = { temporary: "left.tmp" };
+  assert.equal(await writeNew(folder.at("x"), Uint8Array.of(1), options), true);
+  await Deno.writeFile(folder.at("left.tmp"), new Uint8Array(9));
+  await writeWhole(folder.at("y"), Uint8Array.of(2), options);
+  assert.deepEqual(await names(folder.path), ["x", "y"]);
+  assert.deepEqual([...await Deno.readFile(folder.at("y"))], [2]);
 });
