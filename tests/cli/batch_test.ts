@@ -165,7 +165,7 @@ Deno.test("ldm reads prompts from stdin, one a line, and one picture goes to std
 /** Prompts, one of them twice, with seeds given and drawn. */
 function prompts(count: number): string {
   const lines = Array.from({ length: count }, (_, i) => {
-    const seed = i % 3 === 0 ? "" : ` --d ${i}`;
+    const seed = i % 4 === 3 ? "" : ` --d ${i}`;
     return `fox ${i === 7 ? 6 : i}${seed}`;
   });
   return lines.join("\n");
