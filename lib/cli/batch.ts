@@ -4,15 +4,17 @@ import { basename, extname, isAbsolute, join } from "node:path";
 import { DeviceError, FileError, FormatError, UsageError } from "../base/errors.ts";
 import { fileError } from "../formats/files.ts";
 import { Journal, type JournalEntry } from "../formats/journal.ts";
+import type { Recipe } from "../formats/recipe.ts";
 import { decodePromptFile, parsePromptFile } from "../formats/prompt_file.ts";
 import {
   addDrawingOptions,
   type Draw,
   type DrawingOptions,
+  type Encode,
   outputOf,
   withDrawing,
 } from "./drawing.ts";
-import { drawnSeed, inOrder, type Job, jobsOf } from "./jobs.ts";
+import { drawnSeed, groupsOf, type Job, jobsOf } from "./jobs.ts";
 import { modelPath, seconds } from "./loading.ts";
 import { newCommand, parse, progressOptions } from "./options.ts";
 import type { Output } from "./output.ts";
@@ -88,16 +90,15 @@ export async function drawAll(
     else await tell(job, fault);
     if (fault !== undefined) counts.failed += 1;
   }
-  const left = inOrder(placed);
-  const pictures = left.reduce((sum, { recipe }) => sum + (recipe.batchCount ?? 1), 0);
-  const work = async (draw: Draw) => {
-    for await (const { job, entry } of attempts(left, draw, outputs, journal)) {
+  const pictures = placed.reduce((sum, { recipe }) => sum + (recipe.batchCount ?? 1), 0);
+  const work = async (draw: Draw, encode: Encode) => {
+    for await (const { job, entry } of attempts(placed, { draw, encode, outputs, journal })) {
       counts.images += entry.paths.length;
       counts[entry.status] += 1;
       if (entry.status === "failed") await tell(job, entry.message ?? "");
     }
   };
-  if (left.length > 0) {
+  if (placed.length > 0) {
     await withDrawing(options, work, { pictures, output, several: true, progress });
   }
   await tellEnd({ ...counts, skipped: done.size }, performance.now() - start, options, progress);
@@ -201,51 +202,93 @@ async function openPlace(
   }
 }
 
-/** Does jobs one after another and writes down how each ended. Throws what stops all of them. */
+/** What jobs are done with. */
+interface Workshop {
+  readonly draw: Draw;
+  readonly encode: Encode;
+  readonly outputs: Outputs;
+  readonly journal: Journal | undefined;
+}
+
+/** A job with what is known of it. */
+interface Attempt {
+  readonly job: Job;
+  /** With its seed. */
+  readonly recipe: Recipe;
+  readonly before: JournalEntry | undefined;
+}
+
+/** Prompts that are encoded together. */
+const ENCODED = 64;
+
+/**
+ * Does jobs and writes down how each ended, those of one shape after one another, so that what was compiled for one serves the
+ * next. Throws what stops all of them.
+ */
 async function* attempts(
   jobs: readonly Job[],
-  draw: Draw,
-  outputs: Outputs,
-  journal: Journal | undefined,
+  workshop: Workshop,
 ): AsyncGenerator<{ job: Job; entry: JournalEntry }> {
+  const { journal, encode } = workshop;
   // the first request that is not written down may have been going on when the process before was stopped
   let mayExist = journal?.isResumed === true;
-  for (const job of jobs) {
-    const { item, line, key, output: pattern, firstIndex } = job;
-    const before = journal?.last(key);
-    const isInterrupted = mayExist && before === undefined;
-    if (isInterrupted) mayExist = false;
-    const seed = before?.seed ?? await seedOf(job, journal);
-    const paths: string[] = [];
-    const shared = { key, item, line, paths, ...(seed !== undefined && { seed }) };
-    let entry: JournalEntry;
-    try {
-      const output = outputs.get(pattern);
-      await draw({ ...job.recipe, ...(seed !== undefined && { seed }) }, {
-        ...(output && { output }),
-        firstIndex,
-        about: { item, line },
-        earlier: (index) => ({ path: before?.paths[index], mayExist: isInterrupted }),
-        listeners: [(event) => {
-          if (event.kind === "saved") paths.push(event.path);
-        }],
-      });
-      entry = { ...shared, status: "done" };
-    } catch (error) {
-      if (error instanceof DeviceError || error instanceof FileError) throw error;
-      const message = error instanceof Error ? error.message : String(error);
-      entry = { ...shared, status: "failed", message };
+  for (const group of groupsOf(jobs)) {
+    for (let i = 0; i < group.length; i += ENCODED) {
+      const next = await Promise.all(
+        group.slice(i, i + ENCODED).map((job) => attemptOf(job, journal)),
+      );
+      // what is wrong with a request is told when it is its turn
+      await encode(next.map(({ recipe }) => recipe)).catch(throwFatal);
+      for (const each of next) {
+        const isInterrupted = mayExist && each.before === undefined;
+        if (isInterrupted) mayExist = false;
+        const entry = await attempt(each, isInterrupted, workshop);
+        await journal?.append(entry);
+        yield { job: each.job, entry };
+      }
     }
-    await journal?.append(entry);
-    yield { job, entry };
   }
 }
 
-/** The seed of a job's first picture: what it says, else one that stays the same when it is done again. */
-async function seedOf(job: Job, journal: Journal | undefined): Promise<number | undefined> {
-  const { seed = -1 } = job.recipe;
-  if (seed >= 0) return seed;
-  return journal && await drawnSeed(journal.draw, job);
+async function attemptOf(job: Job, journal: Journal | undefined): Promise<Attempt> {
+  const before = journal?.last(job.key);
+  const said = job.recipe.seed ?? -1;
+  const [chance] = crypto.getRandomValues(new Uint32Array(1));
+  const seed = said >= 0 ? said : before?.seed ?? await drawnSeed(journal?.draw ?? chance, job);
+  return { job, before, recipe: { ...job.recipe, seed } };
+}
+
+/** Makes the pictures of a job; returns how that ended. Throws what stops all jobs. */
+async function attempt(
+  { job, recipe, before }: Attempt,
+  isInterrupted: boolean,
+  { draw, outputs }: Workshop,
+): Promise<JournalEntry> {
+  const { item, line, key, firstIndex } = job;
+  const { seed = 0 } = recipe;
+  const paths: string[] = [];
+  const output = outputs.get(job.output);
+  try {
+    await draw(recipe, {
+      ...(output && { output }),
+      firstIndex,
+      about: { item, line },
+      earlier: (index) => ({ path: before?.paths[index], mayExist: isInterrupted }),
+      listeners: [(event) => {
+        if (event.kind === "saved") paths.push(event.path);
+      }],
+    });
+    return { key, item, line, status: "done", paths, seed };
+  } catch (error) {
+    throwFatal(error);
+    const message = error instanceof Error ? error.message : String(error);
+    return { key, item, line, status: "failed", paths, seed, message };
+  }
+}
+
+/** Throws again what stops all jobs: nothing more can be computed, or saved. */
+function throwFatal(error: unknown): void {
+  if (error instanceof DeviceError || error instanceof FileError) throw error;
 }
 
 async function tellSkipped(

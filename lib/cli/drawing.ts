@@ -4,7 +4,9 @@ import type { Command } from "commander";
 import { UsageError } from "../base/errors.ts";
 import { loadModel } from "../engine/load.ts";
 import type { Recipe } from "../formats/recipe.ts";
-import { textToImage } from "../pipelines/text_to_image.ts";
+import type { PipelineEvent } from "../pipelines/events.ts";
+import { matchOf, type TextToImage } from "../pipelines/settings.ts";
+import { textToImage, textToImagePipeline } from "../pipelines/text_to_image.ts";
 import { type About, type Listener, listenersOf, listenTo } from "./listening.ts";
 import { modelPath, withLoaded } from "./loading.ts";
 import {
@@ -20,6 +22,7 @@ import { type Earlier, openOutput, type Output, type OutputOptions } from "./out
 import { paceOf } from "./pace.ts";
 import { openPreview, previewing } from "./preview.ts";
 import { type Progress, progressTo } from "./progress.ts";
+import { addPromptOptions, type PromptOptions, readPromptOptions, recipesOf } from "./prompting.ts";
 import {
   addPictureOptions,
   type PictureOptions,
@@ -30,7 +33,8 @@ import { saver, saving } from "./saving.ts";
 import { addWatchOptions, checkWatch, openWatch, type WatchOptions } from "./watching.ts";
 
 /** Options of every command that makes pictures. */
-export interface DrawingOptions extends PictureOptions, ModelOptions, SaveOptions, WatchOptions {
+export interface DrawingOptions
+  extends PictureOptions, PromptOptions, ModelOptions, SaveOptions, WatchOptions {
   readonly tokenizer?: string;
   /** False with --no-metadata. */
   readonly metadata: boolean;
@@ -41,7 +45,7 @@ export const USUAL_OUTPUT = "{index}-{seed}.png";
 
 /** Adds the options of `DrawingOptions`. */
 export function addDrawingOptions(command: Command): Command {
-  addPictureOptions(command)
+  addPromptOptions(addPictureOptions(command))
     .option("--tokenizer <folder>", "vocab.json and merges.txt (default: the checkpoint's)")
     .option("--no-metadata", "no generation parameters in the picture");
   addWatchOptions(command);
@@ -60,10 +64,15 @@ export interface DrawOptions {
   readonly earlier?: (index: number) => Earlier;
   /** Told with each of its JSON events. */
   readonly about?: About;
+  /** Its prompts are what was made of others already: no styles, no choices. */
+  readonly isResolved?: boolean;
 }
 
 /** Makes, saves and tells of the pictures of one recipe. */
 export type Draw = (recipe: Recipe, options?: DrawOptions) => Promise<void>;
+
+/** Encodes the prompts of recipes that come next, all at once. */
+export type Encode = (recipes: readonly Recipe[]) => Promise<void>;
 
 /** What is known of a run beforehand. */
 export interface Run {
@@ -99,7 +108,7 @@ export async function outputOf(
  */
 export async function withDrawing(
   options: DrawingOptions,
-  work: (draw: Draw) => Promise<void>,
+  work: (draw: Draw, encode: Encode) => Promise<void>,
   run: Run = {},
 ): Promise<void> {
   const path = modelPath(options);
@@ -108,26 +117,51 @@ export async function withDrawing(
   const { vaeTiling, metadata } = options;
   const tokenizer = await readTokenizerOption(options.tokenizer);
   const progress = run.progress ?? progressTo(progressOptions(options));
+  const prompting = await readPromptOptions(options, (message) => progress.warn(message));
+  const requestsOf = (recipe: Recipe, isResolved = false) => {
+    const weighting = recipe.weighting ?? matchOf(recipe.match).weighting;
+    const recipes = isResolved ? [recipe] : recipesOf(recipe, prompting, weighting);
+    return recipes.map((each) => requestOf(each, { vaeTiling, ...(tokenizer && { tokenizer }) }));
+  };
   const pace = paceOf(run.pictures);
   const pictures = run.several ? run.pictures : options.batchCount ?? 1;
   const watch = await openWatch(options, { output, model: path, progress }, pictures);
   try {
     await withLoaded(loadModel, path, options, progress, async (model, device) => {
       using preview = await openPreview(options, model, device);
-      await work(async (recipe, { listeners = [], about, ...place } = {}) => {
-        const request = requestOf(recipe, { vaeTiling, ...(tokenizer && { tokenizer }) });
+      using pipeline = run.several ? textToImagePipeline(model) : undefined;
+      const make = (request: TextToImage) => pipeline?.run(request) ?? textToImage(model, request);
+      const draw: Draw = async (recipe, { listeners = [], about, isResolved, ...place } = {}) => {
         const save = saver({ output, model: path, metadata, ...place });
         const all = [
           ...listenersOf(options, path, progress, pace, about),
           ...watch.listeners,
           ...listeners,
         ];
-        const events = saving(textToImage(model, request), save);
+        const events = saving(inTurn(requestsOf(recipe, isResolved), make), save);
         await listenTo(preview ? previewing(events, preview) : events, all);
+      };
+      await work(draw, async (recipes) => {
+        await pipeline?.encode(recipes.flatMap((recipe) => requestsOf(recipe)));
       });
       await watch.finish();
     }, run.several ? "model" : "run");
   } finally {
     progress.clear();
   }
+}
+
+/** What happens while requests are done one after another, as if they were one. */
+async function* inTurn(
+  requests: readonly TextToImage[],
+  make: (request: TextToImage) => AsyncIterable<PipelineEvent>,
+): AsyncGenerator<PipelineEvent, void, undefined> {
+  let images = 0;
+  for (const request of requests) {
+    for await (const event of make(request)) {
+      if (event.kind === "done") images += event.images;
+      else yield event;
+    }
+  }
+  yield { kind: "done", images };
 }

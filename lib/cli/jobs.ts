@@ -75,11 +75,11 @@ function faultOf({ recipe: { sampler, schedule } }: PromptItem): string | undefi
 async function fingerprint(
   recipe: Recipe,
   output: string | undefined,
-  { model, vae, taesd, dtype, tokenizer }: DrawingOptions,
+  { model, vae, taesd, dtype, tokenizer, styles, style, wildcards }: DrawingOptions,
 ): Promise<string> {
-  const paths = await Promise.all([model, vae, taesd, tokenizer].map(realPath));
+  const paths = await Promise.all([model, vae, taesd, tokenizer, styles, wildcards].map(realPath));
   const settings = Object.entries(recipe).sort(([a], [b]) => a < b ? -1 : 1);
-  const text = JSON.stringify([settings, paths, dtype, output]);
+  const text = JSON.stringify([settings, paths, dtype, style, output]);
   return (await sha256(text)).slice(0, 32);
 }
 
@@ -98,9 +98,9 @@ export async function drawnSeed(draw: number, { key, recipe }: Job): Promise<num
   return parseInt((await sha256(`${draw} ${key}`)).slice(0, 8), 16) % (2 ** 32 - batchCount + 1);
 }
 
-/** Jobs in an order in which equal shapes follow one another, so that what was compiled for one serves the next. */
-export function inOrder(jobs: readonly Job[]): readonly Job[] {
-  const shape = ({ recipe: { width, height, clipSkip, batchCount } }: Job) =>
-    JSON.stringify([width, height, clipSkip, batchCount]);
-  return [...Map.groupBy(jobs, shape).values()].flat();
+/** Jobs of which none has to wait for another program: they have sizes and text encoder layers in common. */
+export function groupsOf(jobs: readonly Job[]): readonly (readonly Job[])[] {
+  const shape = ({ recipe: { width, height, clipSkip, cfgScale } }: Job) =>
+    JSON.stringify([width, height, clipSkip, cfgScale === 0 || cfgScale === 1]);
+  return [...Map.groupBy(jobs, shape).values()];
 }

@@ -71,6 +71,12 @@ export async function readPromptOptions(
 
 /** Where there may be a choice. */
 const CHOICE = /[{}]|__/;
+
+/** Whether the pictures of a batch may have different prompts. */
+export function mayDiffer({ prompt = "", negativePrompt = "", batchCount = 1 }: Recipe): boolean {
+  return batchCount > 1 && (CHOICE.test(prompt) || CHOICE.test(negativePrompt));
+}
+
 const SEEDS = 2 ** 32;
 
 /**
@@ -82,7 +88,7 @@ export function recipesOf(
   prompting: Prompting,
   weighting: NonNullable<Recipe["weighting"]>,
 ): Recipe[] {
-  const { batchCount = 1, batchSeeds } = recipe;
+  const { batchCount = 1 } = recipe;
   const { prompt = "", negativePrompt } = recipe;
   const styled = prompting.styled({ prompt, negativePrompt: negativePrompt ?? "" });
   /** A negative prompt that was left out is not the same as an empty one. */
@@ -101,7 +107,8 @@ export function recipesOf(
     : [recipe.batchIndex];
   return indices.map((i) => ({
     ...withPrompts(prompting.chosen(styled, (first + i) % SEEDS)),
-    ...(batchSeeds === "one" ? { seed: first, batchIndex: i } : { seed: first + i, batchCount: 1 }),
+    seed: first,
+    batchIndex: i,
   }));
 }
 

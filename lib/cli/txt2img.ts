@@ -5,6 +5,7 @@ import { drawAll } from "./batch.ts";
 import { checkGrid } from "./grid.ts";
 import { addDrawingOptions, type DrawingOptions, withDrawing } from "./drawing.ts";
 import { newCommand, parse } from "./options.ts";
+import { mayDiffer } from "./prompting.ts";
 import { overlay } from "./request.ts";
 import { drawSweep } from "./sweeping.ts";
 
@@ -44,6 +45,7 @@ export async function txt2img(argv: readonly string[]): Promise<number> {
   if (options.output === "-" && (options.batchCount ?? 1) > 1) {
     throw new UsageError("Cannot write several pictures to stdout: -o - takes one, leave out -b");
   }
-  await withDrawing(options, (draw) => draw(recipe));
+  const pictures = options.batchCount ?? 1;
+  await withDrawing(options, (draw) => draw(recipe), { pictures, several: mayDiffer(recipe) });
   return 0;
 }

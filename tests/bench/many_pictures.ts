@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { loadModel } from "../../lib/engine/load.ts";
 import { type Device, openDevice } from "../../lib/gpu/device.ts";
 import { encodePng } from "../../lib/formats/png.ts";
-import { textToImage } from "../../lib/pipelines/text_to_image.ts";
+import { textToImagePipeline } from "../../lib/pipelines/text_to_image.ts";
 
 const SD1 = fileURLToPath(new URL("../../fixtures/tiny/sd1", import.meta.url));
 
@@ -24,10 +24,11 @@ export interface Use {
 export async function* manyPictures(count: number): AsyncGenerator<Use> {
   await using device: Device = await openDevice();
   await using model = await loadModel(device, SD1, { lifetime: "model" });
+  using pipeline = textToImagePipeline(model);
   for (let i = 0; i < count; i++) {
     const side = i % 5 === 4 ? 48 : 32;
     const request = { prompt: `fox ${i}`, width: side, height: 32, steps: 1, seed: i };
-    for await (const event of textToImage(model, request)) {
+    for await (const event of pipeline.run(request)) {
       if (event.kind === "image") await encodePng(event.image);
     }
     const { rss, heapUsed } = Deno.memoryUsage();
@@ -38,11 +39,12 @@ export async function* manyPictures(count: number): AsyncGenerator<Use> {
 if (import.meta.main) {
   const count = Number(Deno.args[0] ?? 1000);
   const mib = (bytes: number) => (bytes / 2 ** 20).toFixed(1).padStart(8);
+  const print = (line: string) => Deno.stdout.writeSync(new TextEncoder().encode(line + "\n"));
   let made = 0;
-  console.log("pictures   device     host     heap (MiB)");
+  print("pictures   device     host     heap (MiB)");
   for await (const { device, host, heap } of manyPictures(count)) {
     made += 1;
     const isTold = made === 10 || made % Math.max(1, Math.floor(count / 10)) === 0;
-    if (isTold) console.log(`${String(made).padStart(8)} ${mib(device)} ${mib(host)} ${mib(heap)}`);
+    if (isTold) print(`${String(made).padStart(8)} ${mib(device)} ${mib(host)} ${mib(heap)}`);
   }
 }

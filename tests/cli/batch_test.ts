@@ -44,10 +44,10 @@ Deno.test("ldm batch makes a picture of every line, a line's own settings before
     const out = join(cwd, "out");
     deepEqual(pictures(out), ["0-9.png", "1-2.png", "2-3.png", "4-5.png", "5-9.png"]);
     deepEqual(names(join(out, "sub")), ["4.png"]);
-    // equal sizes follow one another
+    // equal shapes follow one another; without guidance it is another one
     deepEqual(
       first.stdout.trimEnd().split("\n"),
-      ["0-9.png", "1-2.png", "sub/4.png", "5-9.png", "2-3.png", "4-5.png"].map((n) => `out/${n}`),
+      ["0-9.png", "1-2.png", "5-9.png", "2-3.png", "sub/4.png", "4-5.png"].map((n) => `out/${n}`),
     );
     match(await parameters(join(out, "0-9.png")), /^a red fox\nSteps: 1,.* Size: 32x32,/);
     match(await parameters(join(out, "1-2.png")), /^a grey fox\nSteps: 2,/);
@@ -63,9 +63,9 @@ Deno.test("ldm batch makes a picture of every line, a line's own settings before
       [
         [0, 2, "done", ["0-9.png"], 9],
         [1, 3, "done", ["1-2.png"], 2],
-        [3, 6, "done", ["sub/4.png"], 4],
         [5, 8, "done", ["5-9.png"], 9],
         [2, 4, "done", ["2-3.png"], 3],
+        [3, 6, "done", ["sub/4.png"], 4],
         [4, 7, "done", ["4-5.png"], 5],
       ],
     );

@@ -160,3 +160,37 @@ Deno.test("ldm refuses a size that does not fit the checkpoint, and a budget tha
     match(budget.stderr, /^ldm: Cannot [^\n]*1 MiB[^\n]*--memory-budget[^\n]*\n$/);
     deepEqual(names(cwd), []);
   }));
+
+Deno.test("ldm puts styles around prompts, makes choices for each picture and writes down what was chosen", () =>
+  inFolder(async (cwd) => {
+    await Deno.mkdir(join(cwd, "w"));
+    await Deno.writeTextFile(join(cwd, "w", "hat.txt"), "bowler\ntop hat\nfedora\n");
+    await Deno.writeTextFile(
+      join(cwd, "styles.csv"),
+      'name,prompt,negative_prompt\nsnow,"{prompt}, in snow",blurry\n',
+    );
+    const prompting = ["--wildcards", "w", "--styles", "styles.csv", "--style", "snow"];
+    const prompt = "a {red|grey|blue|white} fox with a __hat__";
+    const small = ["-m", SD1, "--steps", "1", "-W", "32", "-H", "32", "-q"];
+    const args = [prompt, ...prompting, ...small];
+    const { code, stdout, stderr } = await ldm([...args, "-s", "5", "-b", "4"], { cwd });
+    equal(code, 0, stderr);
+    equal(stdout, "0-5.png\n1-6.png\n2-7.png\n3-8.png\n");
+    const prompts: string[] = [];
+    for (const name of stdout.trimEnd().split("\n")) {
+      const [[, text]] = await readPngText(await Deno.readFile(join(cwd, name)));
+      const [said, negative] = text.split("\n");
+      match(said, /^a (red|grey|blue|white) fox with a (bowler|top hat|fedora), in snow$/);
+      equal(negative, "Negative prompt: blurry");
+      prompts.push(said);
+    }
+    ok(new Set(prompts).size > 1, prompts.join("\n"));
+    // a picture of the batch is the same by itself, and the same as of the prompt that was chosen
+    const alone = await ldm([...args, "-s", "7", "-o", "alone.png"], { cwd });
+    equal(alone.code, 0, alone.stderr);
+    await ldm([prompts[2], "-n", "blurry", ...small, "-s", "7", "-o", "plain.png"], { cwd });
+    const third = (await decodePicture(await Deno.readFile(join(cwd, "2-7.png")))).data;
+    for (const name of ["alone.png", "plain.png"]) {
+      deepEqual((await decodePicture(await Deno.readFile(join(cwd, name)))).data, third, name);
+    }
+  }));
