@@ -1,9 +1,10 @@
 /** Every example of the README, and of mod.ts, is run: what it names lies in the working folder, as tiny models and pictures. */
 
-import { deepEqual, equal, ok } from "node:assert/strict";
+import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import project from "../deno.json" with { type: "json" };
+import { parsePromptFile } from "../lib/formats/prompt_file.ts";
 import { FIXTURES, inFolder, names, shell } from "./cli/ldm.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
@@ -64,22 +65,34 @@ function made(folder: string): string[] {
 
 const README = await Deno.readTextFile(join(ROOT, "README.md"));
 
-Deno.test("the README's commands run", async () => {
-  const blocks = examples(README, "sh");
-  ok(blocks.length >= 4);
-  let text = blocks.join("\0");
+/** A Kubernetes Job's command as a shell would have it. */
+function commandOf(job: string): string {
+  const words = (key: string) => new RegExp(`^ *${key}: \\[(.*)\\]$`, "m").exec(job)?.[1] ?? "";
+  return `${words("command")}, ${words("args")}`.split(", ").join(" ");
+}
+
+Deno.test("the README's commands run, and jobs of clusters have nothing left to do after them", async () => {
+  const commands = examples(README, "sh");
+  ok(commands.length >= 5);
+  let text = commands.join("\0");
   for (const [written, run] of SHORTCUTS) {
     ok(text.includes(written), `the README has no more "${written}"`);
     text = text.replaceAll(written, run);
   }
+  const jobs = [...examples(README, "bash"), ...examples(README, "yaml").map(commandOf)];
+  equal(jobs.length, 2);
   await amongFiles(async (cwd) => {
-    for (const block of text.split("\0")) {
-      const { code, stderr } = await shell(OTHERS + block, {
-        cwd,
-        env: { XDG_CACHE_HOME: join(cwd, "cache") },
-      });
+    const env = {
+      XDG_CACHE_HOME: join(cwd, "cache"),
+      ...{ SLURM_ARRAY_TASK_ID: "3", SLURM_ARRAY_TASK_COUNT: "8", SLURM_ARRAY_TASK_MIN: "1" },
+      JOB_COMPLETION_INDEX: "2",
+    };
+    const run = async (block: string) => {
+      const { code, stdout, stderr } = await shell(OTHERS + block, { cwd, env });
       equal(code, 0, `${block}\n${stderr}`);
-    }
+      return stdout;
+    };
+    for (const block of text.split("\0")) await run(block);
     const pictures = made(cwd).filter((name) => name.endsWith(".png"));
     deepEqual(pictures, ["fox.png", "out.png", "photo.png"]);
     const foxes = names(join(cwd, "foxes"));
@@ -87,7 +100,22 @@ Deno.test("the README's commands run", async () => {
     deepEqual(foxes.filter((name) => !/^\d+-/.test(name)), [...one, "foxes.journal.jsonl"]);
     equal(foxes.length, one.length + 1 + 3);
     equal(names(join(cwd, "sweep")).filter((name) => /^grid\.(png|csv)$/.test(name)).length, 2);
+    for (const job of jobs) {
+      ok(job.includes("ldm batch"));
+      equal(await run(job), "");
+    }
+    deepEqual(names(join(cwd, "foxes")).filter((name) => name.endsWith(".png")).length, 7);
   });
+});
+
+Deno.test("every line of the README's prompt file is understood", () => {
+  const [file, ...others] = examples(README, "text");
+  deepEqual(others, []);
+  const { items, bad } = parsePromptFile(file);
+  deepEqual(bad, []);
+  equal(items.length, 5);
+  for (const { recipe } of items) match(recipe.prompt ?? "", /^a red fox/);
+  for (const { recipe } of items.slice(1)) deepEqual([recipe.steps, recipe.seed], [30, 7]);
 });
 
 Deno.test("the examples of the library are right and run", async () => {
