@@ -55,7 +55,6 @@ export type {
   Checkpoint,
   ComponentName,
   OpenOptions,
-  TokenizerFiles,
   WeightInfo,
   Weights,
 } from "./lib/formats/checkpoint.ts";
@@ -65,16 +64,9 @@ export type { Shape } from "./lib/base/shape.ts";
 
 // Pipelines
 export { textToImage, textToImagePipeline } from "./lib/pipelines/text_to_image.ts";
-export type {
-  PipelineOptions,
-  TextToImage,
-  TextToImagePipeline,
-} from "./lib/pipelines/text_to_image.ts";
-export { latentToRgb } from "./lib/pipelines/preview.ts";
-export { MATCHES } from "./lib/pipelines/match.ts";
-export type { Match } from "./lib/pipelines/match.ts";
+export type { PipelineOptions, TextToImagePipeline } from "./lib/pipelines/text_to_image.ts";
+export type { TextToImage } from "./lib/pipelines/settings.ts";
 export type { Vocabulary } from "./lib/pipelines/tokens.ts";
-export { decodeLatents, encodePicture, toBytes } from "./lib/pipelines/first_stage.ts";
 export { BATCH_SEEDS, MATCH_NAMES, ROUNDINGS } from "./lib/pipelines/events.ts";
 export type {
   BatchSeeds,
@@ -84,7 +76,12 @@ export type {
   Rounding,
   Settings,
 } from "./lib/pipelines/events.ts";
+export { MATCHES } from "./lib/pipelines/match.ts";
+export type { Match } from "./lib/pipelines/match.ts";
 export type { Dialect } from "./lib/diffusion/dialects.ts";
+export { decodeLatents, encodePicture } from "./lib/pipelines/first_stage.ts";
+export type { Report } from "./lib/pipelines/first_stage.ts";
+export { latentToRgb } from "./lib/pipelines/preview.ts";
 export { SAMPLER_NAMES, SCHEDULE_NAMES } from "./lib/diffusion/names.ts";
 export type { SamplerName, ScheduleName } from "./lib/diffusion/names.ts";
 
@@ -95,8 +92,9 @@ export { schedulePrompt } from "./lib/text/schedule.ts";
 export type { PromptSpan } from "./lib/text/schedule.ts";
 export { composePrompt } from "./lib/text/compose.ts";
 export type { PromptPart } from "./lib/text/compose.ts";
-export { clipTokenizer } from "./lib/text/tokenizer.ts";
+export { clipTokenizer, folderTokenizer } from "./lib/text/tokenizer.ts";
 export type { ClipTokenizer, Tokens } from "./lib/text/tokenizer.ts";
+export type { TokenizerFiles } from "./lib/base/tokenizer_files.ts";
 export { parsePromptFile } from "./lib/formats/prompt_file.ts";
 export type { BadLine, PromptFile, PromptItem } from "./lib/formats/prompt_file.ts";
 export type { Asked } from "./lib/formats/prompt_fields.ts";

@@ -18,6 +18,7 @@ export type TokenIds = readonly Int32Array[];
 export interface TextEmbedding {
   /** Hidden states [tokens, width]. */
   readonly hidden: Float32Array;
+  /** How many tokens, of all chunks. */
   readonly tokens: number;
   /** Pooled embedding of SDXL. */
   readonly pooled?: Float32Array;
@@ -25,6 +26,7 @@ export interface TextEmbedding {
 
 /** One row of a denoiser's batch. */
 export interface Condition {
+  /** The states of the prompt. */
   readonly text: TextEmbedding;
   /** SDXL: original height, width, crop top, left, target height, width, in pixels. */
   readonly timeIds?: readonly number[];
@@ -46,6 +48,7 @@ export interface Denoiser extends Disposable {
 export interface DenoiserRequest {
   /** Latents. */
   readonly height: number;
+  /** Latents. */
   readonly width: number;
   /** Lists of conditions to keep ready, as far as there is room; 1 where absent. */
   readonly sets?: number;
@@ -57,25 +60,34 @@ export interface DenoiserRequest {
 export interface Latents {
   /** [channels, height, width]. */
   readonly data: Float32Array;
+  /** Numbers of one latent. */
   readonly channels: number;
+  /** Rows. */
   readonly height: number;
+  /** Columns. */
   readonly width: number;
 }
 
 /** A picture as numbers, [height, width, 3] in 0 … 1, not yet clamped or rounded. */
 export interface FloatPicture {
+  /** Row by row from the top left. */
   readonly data: Float32Array;
+  /** Pixels. */
   readonly height: number;
+  /** Pixels. */
   readonly width: number;
 }
 
 /** How a first stage is run: `on` in tiles, `off` whole, `auto` in tiles when the whole does not fit. All give the same picture. */
 export type Tiling = "auto" | "on" | "off";
 
+/** How a first stage is run. */
 export interface StageOptions {
+  /** "auto" where absent. */
   readonly tiling?: Tiling;
   /** The most pixels of a tile's result. */
   readonly bandPixels?: number;
+  /** Called when so many of so many tiles are done. */
   readonly progress?: (done: number, total: number) => void;
 }
 
@@ -83,11 +95,13 @@ export interface StageOptions {
 export interface Run {
   /** Pixels. */
   readonly height: number;
+  /** Pixels. */
   readonly width: number;
   /** One after another. */
   readonly pictures: number;
   /** Conditions of every step, and the tokens of each. */
   readonly prompts: number;
+  /** Tokens of a condition. */
   readonly tokens: number;
   /** Tokens that the text encoders read at a time. */
   readonly chunk: number;
@@ -97,10 +111,13 @@ export interface Run {
   readonly changes: boolean;
   /** One denoiser is to serve several pictures, and stays where there is room for it beside the other stages. */
   readonly keeps: boolean;
+  /** As for `encodeText`. */
   readonly clipSkip: number;
+  /** Of the first stage. */
   readonly tiling: Tiling;
 }
 
+/** How a model is loaded. */
 export interface LoadOptions {
   /** Another first stage: a VAE file or folder. */
   readonly vae?: string;
@@ -122,9 +139,13 @@ export interface LoadOptions {
 export interface Model extends AsyncDisposable {
   /** Pixels to one latent along one side. */
   readonly factor: number;
+  /** Numbers of one latent. */
   readonly latentChannels: number;
+  /** Where the checkpoint is. */
   readonly path: string;
+  /** Which architecture it is. */
   readonly family: Family;
+  /** How it was distilled, if it was. */
   readonly variant: Variant;
   /** What the family's users expect where nothing is asked for; width and height in pixels. */
   readonly defaults: Defaults & { readonly width: number; readonly height: number };
@@ -159,7 +180,10 @@ export interface Model extends AsyncDisposable {
    * else is encoded, to the bit.
    */
   encodeText(prompts: readonly TokenIds[], clipSkip?: number): Promise<TextEmbedding[]>;
+  /** The denoiser at a size in latents; dispose of it to free what it holds. */
   denoiser(size: DenoiserRequest): Denoiser;
+  /** The picture of some latents. */
   decodeImage(latents: Latents, options?: StageOptions): Promise<FloatPicture>;
+  /** The latents of a picture: the mean of the encoder's distribution. */
   encodeImage(picture: FloatPicture, options?: StageOptions): Promise<Latents>;
 }

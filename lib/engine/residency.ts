@@ -23,11 +23,13 @@ export interface Stage {
 
 /** What one stage takes on the device, in bytes. */
 export interface StageMemory {
+  /** Whose stage it is. */
   readonly part: PartName;
   /** Its own weights. */
   readonly weights: number;
   /** Weights of other parts that stay meanwhile. */
   readonly beside: number;
+  /** Bytes of what it computes. */
   readonly activations: number;
   /** What stays of another stage meanwhile. */
   readonly kept: number;
@@ -35,6 +37,7 @@ export interface StageMemory {
 
 /** What a run takes on the device. */
 export interface MemoryPlan {
+  /** In the order of the work. */
   readonly stages: readonly StageMemory[];
   /** The most bytes at any time. */
   readonly peak: number;

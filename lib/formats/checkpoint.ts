@@ -5,6 +5,7 @@
  */
 import { basename, dirname, join } from "node:path";
 import { FormatError } from "../base/errors.ts";
+import type { TokenizerFiles } from "../base/tokenizer_files.ts";
 import { type Shape, show } from "../base/shape.ts";
 import { fileError } from "./files.ts";
 import {
@@ -50,17 +51,7 @@ export interface Weights extends AsyncDisposable {
   ): Promise<{ readonly dtype: FileDType; readonly data: Uint8Array<ArrayBuffer> }>;
 }
 
-/** The files of a CLIP tokenizer, read. */
-export interface TokenizerFiles {
-  /** vocab.json */
-  readonly vocab: string;
-  /** merges.txt */
-  readonly merges: string;
-  /** tokenizer_config.json, parsed. */
-  readonly config?: unknown;
-  /** special_tokens_map.json, parsed. */
-  readonly specialTokens?: unknown;
-}
+export type { TokenizerFiles } from "../base/tokenizer_files.ts";
 
 /** An open checkpoint. Dispose of it to close its files. */
 export interface Checkpoint extends AsyncDisposable {

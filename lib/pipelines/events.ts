@@ -10,23 +10,33 @@ export type { Weighting } from "../text/prompt.ts";
 
 /** Everything that determines a picture but its seed, with every default filled in. */
 export interface Settings {
+  /** What to show, as it was written. */
   readonly prompt: string;
+  /** What not to show; "" where nothing was given. */
   readonly negativePrompt: string;
   /** Pixels. */
   readonly width: number;
+  /** Pixels. */
   readonly height: number;
+  /** Sampling steps. */
   readonly steps: number;
+  /** Classifier-free guidance; 1 is off. */
   readonly cfgScale: number;
+  /** 0 is off. */
   readonly guidanceRescale: number;
+  /** Walks from noise to latents. */
   readonly sampler: SamplerName;
   /** `undefined` is the checkpoint's own. */
   readonly schedule: ScheduleName | undefined;
   /** `undefined` is the sampler's own. */
   readonly eta: number | undefined;
+  /** 1 is the family's own layer of the text encoder. */
   readonly clipSkip: number;
+  /** Whose generator the noise is. */
   readonly rng: Rng;
   /** Whose generator samplers draw from, begun at the same seed; `undefined` goes on with the first noise's. */
   readonly samplerRng: Rng | undefined;
+  /** How the pictures of a batch get their noise. */
   readonly batchSeeds: BatchSeeds;
   /** Pictures of the batch that the noise is drawn for, with `batchSeeds` "one". */
   readonly batchCount: number;

@@ -5,7 +5,7 @@ import type { FloatPicture, Latents, Model, Tiling } from "../engine/model.ts";
 import type { Picture, PipelineEvent, Rounding } from "./events.ts";
 
 /** A part of the work is done: this many of so many tiles. */
-type Report = (done: number, of: number) => void;
+export type Report = (done: number, of: number) => void;
 
 /**
  * The latents of a picture in the denoiser's scale: the mean of the encoder's distribution, so that the same picture

@@ -13,8 +13,11 @@ export interface Match {
   readonly rng: Rng;
   /** Whose generator samplers draw from, begun at the same seed; `undefined` goes on with the first noise's. */
   readonly samplerRng: Rng | undefined;
+  /** Whose seeds a batch has. */
   readonly batchSeeds: BatchSeeds;
+  /** How prompts are read. */
   readonly weighting: Weighting;
+  /** How numbers become 8 bits. */
   readonly rounding: Rounding;
   /** What named schedules mean, and how they are walked. */
   readonly dialect: Dialect;

@@ -10,11 +10,15 @@ import type { Vocabulary } from "./tokens.ts";
 
 /** What is asked for. Whatever is left out is the matched tool's, else the checkpoint's family's. */
 export interface TextToImage {
+  /** What to show. */
   readonly prompt: string;
+  /** What not to show. */
   readonly negativePrompt?: string | undefined;
   /** Pixels, multiples of the first stage's factor. */
   readonly width?: number | undefined;
+  /** Pixels, likewise. */
   readonly height?: number | undefined;
+  /** Sampling steps. */
   readonly steps?: number | undefined;
   /** Classifier-free guidance; 1 (or 0, as diffusers spells it) switches it off and halves the work. */
   readonly cfgScale?: number | undefined;
@@ -22,6 +26,7 @@ export interface TextToImage {
   readonly guidanceRescale?: number | undefined;
   /** Any spelling of any tool, see lib/diffusion/names.ts. */
   readonly sampler?: string | undefined;
+  /** Likewise. */
   readonly schedule?: string | undefined;
   /** Share of fresh noise in samplers that can add some. */
   readonly eta?: number | undefined;
@@ -33,9 +38,11 @@ export interface TextToImage {
   readonly batchIndex?: number | undefined;
   /** The tool whose conventions hold where nothing is said here; none is diffusers' noise with AUTOMATIC1111's prompts. */
   readonly match?: MatchName | undefined;
+  /** Whose generator the noise is. */
   readonly rng?: Rng | undefined;
   /** Whose generator samplers draw from, begun at the same seed; the one of the first noise where it is the same kind. */
   readonly samplerRng?: Rng | undefined;
+  /** Whose seeds a batch has. */
   readonly batchSeeds?: BatchSeeds | undefined;
   /** How prompts are read: AUTOMATIC1111's language, ComfyUI's, or none at all. */
   readonly weighting?: Weighting | undefined;
@@ -45,6 +52,7 @@ export interface TextToImage {
   readonly zeroNegative?: boolean | undefined;
   /** 1 is the layer that the checkpoint was trained with, 2 the one before it. */
   readonly clipSkip?: number | undefined;
+  /** How the first stage decodes. */
   readonly tiling?: Tiling | undefined;
   /** In place of the checkpoint's. */
   readonly tokenizer?: Vocabulary | undefined;

@@ -42,6 +42,7 @@ export interface TextToImagePipeline extends Disposable {
   encode(requests: readonly TextToImage[]): Promise<void>;
 }
 
+/** What a pipeline may keep. */
 export interface PipelineOptions {
   /** Bytes of encoded prompts that are kept; 128 MiB where absent, some 500 prompts of SD 1. */
   readonly embeddingBytes?: number;

@@ -7,19 +7,10 @@
 
 import { Tokenizer } from "@huggingface/tokenizers";
 import { FormatError } from "../base/errors.ts";
+import type { TokenizerFiles } from "../base/tokenizer_files.ts";
 import { CLIP_MERGES, END, END_OF_WORD, START, vocabularyOf } from "./vocabulary.ts";
 
-/** The files of a folder's tokenizer, read. */
-export interface TokenizerFiles {
-  /** vocab.json */
-  readonly vocab: string;
-  /** merges.txt */
-  readonly merges: string;
-  /** tokenizer_config.json, parsed. */
-  readonly config?: unknown;
-  /** special_tokens_map.json, parsed; it overrules the config. */
-  readonly specialTokens?: unknown;
-}
+export type { TokenizerFiles } from "../base/tokenizer_files.ts";
 
 /** Token ids of a prompt, of fixed length. */
 export interface Tokens {
