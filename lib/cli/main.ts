@@ -11,6 +11,7 @@ import { describeEvents } from "./events.ts";
 import { inspect } from "./inspect.ts";
 import { printJson, printLine, writeStderr } from "./terminal.ts";
 import { tokens } from "./tokens.ts";
+import { train } from "./train.ts";
 import { tune } from "./tune.ts";
 import { txt2img } from "./txt2img.ts";
 
@@ -31,6 +32,7 @@ const COMMANDS: Readonly<Record<string, Subcommand>> = {
   decode: { summary: "latents to a picture", run: decode },
   inspect: { summary: "what a checkpoint or a picture holds", run: inspect },
   tokens: { summary: "what a prompt is read as: chunks, tokens, weights", run: tokens },
+  train: { summary: "a model from pictures: an autoencoder", run: train },
   doctor: { summary: "what this device can do, and whether it computes correctly", run: doctor },
   tune: { summary: "the fastest kernels on this device, for --tuned", run: tune },
 };
@@ -42,7 +44,7 @@ const TOPICS: Readonly<Record<string, { readonly summary: string; readonly text:
   };
 
 /** Commands that are planned. Taken as prompts they would waste somebody's time. */
-const PLANNED = ["img2img", "inpaint", "train", "convert", "bench"];
+const PLANNED = ["img2img", "inpaint", "convert", "bench"];
 
 /** Runs the program on its arguments; returns its exit code. */
 export async function main(argv: readonly string[]): Promise<number> {

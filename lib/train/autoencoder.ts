@@ -93,10 +93,11 @@ const DISCRIMINATOR: readonly Rule[] = [
   ["weight", normal(0, 0.02)],
 ];
 
-/** What is shown and measured without being trained on: pictures of the data's beginning. */
+/** Examples by which a run is judged, at least one each. */
 export interface Probe {
-  /** At least one. */
-  readonly examples: readonly ReadyExample[];
+  readonly shown: readonly ReadyExample[];
+  /** Of which the latents' scale is measured. */
+  readonly measured: readonly ReadyExample[];
 }
 
 /** The run of an autoencoder. Dispose of it to free its memory. */
@@ -224,10 +225,11 @@ export class AutoencoderCourse implements Course, Disposable {
     return this.#settings.optimizer.ema > 0 ? "average" : "weight";
   }
 
-  /** Latents and reconstructions of the probe, whose latents are the distribution's mean, or codes. */
-  async #reconstruct(): Promise<{ latents: Float32Array; pictures: Picture[]; psnr: number }> {
+  /** Latents and reconstructions of examples, whose latents are the distribution's mean, or codes. */
+  async #reconstruct(
+    examples: readonly ReadyExample[],
+  ): Promise<{ latents: Float32Array; pictures: Picture[]; psnr: number }> {
     const { config } = this;
-    const { examples } = this.#probe;
     const { data: { size }, autoencoder: { colours } } = this.#settings;
     const graph = new Graph();
     const p = paramsOf(graph, "vae");
@@ -262,20 +264,20 @@ export class AutoencoderCourse implements Course, Disposable {
 
   /** Originals and reconstructions side by side. */
   async sample(): Promise<Picture> {
-    const { pictures } = await this.#reconstruct();
+    const { pictures } = await this.#reconstruct(this.#probe.shown);
     return sheet(pictures, {
       columns: 2 * Math.max(1, Math.round(Math.sqrt(pictures.length / 4))),
     });
   }
 
-  /** Peak signal-to-noise ratio of the probe's reconstructions, dB. */
+  /** Peak signal-to-noise ratio of the reconstructions that are shown, dB. */
   async psnr(): Promise<number> {
-    return (await this.#reconstruct()).psnr;
+    return (await this.#reconstruct(this.#probe.shown)).psnr;
   }
 
-  /** Writes `vae/`. Latents are scaled to a standard deviation of 1, measured on the probe. */
+  /** Writes `vae/`. Latents are scaled to a standard deviation of 1, measured. */
   async save(folder: string): Promise<void> {
-    const { latents } = await this.#reconstruct();
+    const { latents } = await this.#reconstruct(this.#probe.measured);
     const mean = latents.reduce((sum, value) => sum + value, 0) / latents.length;
     const variance = latents.reduce((sum, value) => sum + (value - mean) ** 2, 0) / latents.length;
     const scalingFactor = 1 / Math.sqrt(Math.max(variance, 1e-12));

@@ -51,7 +51,7 @@ async function train(
     });
   const probe: ReadyExample[] = [];
   for await (const example of from()) if (probe.push(example) === 2) break;
-  using course = await AutoencoderCourse.make(device, config, { examples: probe });
+  using course = await AutoencoderCourse.make(device, config, { shown: probe, measured: probe });
   const watched = {
     trainers: course.trainers,
     sample: () => course.sample(),

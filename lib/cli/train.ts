@@ -1,0 +1,280 @@
+/** `ldm train KIND`: models from pictures. The run's folder holds all that is needed to go on with it or to use the model. */
+
+import { join } from "node:path";
+import { UsageError } from "../base/errors.ts";
+import { readSettingsFile, type Source } from "../formats/settings.ts";
+import { type Device, openDevice } from "../gpu/device.ts";
+import { AutoencoderCourse } from "../train/autoencoder.ts";
+import {
+  type AutoencoderConfig,
+  autoencoderConfig,
+  type Kind,
+  KINDS,
+  printConfig,
+  settingOf,
+} from "../train/config.ts";
+import { type Dataset, withDefaults } from "../train/dataset.ts";
+import { examples, type ReadyExample } from "../train/examples.ts";
+import { type Course, type LoopOptions, runCourse, type TrainingEvent } from "../train/loop.ts";
+import { openDataset } from "../train/open_dataset.ts";
+import { BEGINNING, type Position } from "../train/order.ts";
+import type { StepRecord } from "../train/record.ts";
+import {
+  addReportOptions,
+  integer,
+  newCommand,
+  parse,
+  progressOptions,
+  type ReportOptions,
+} from "./options.ts";
+import { duration, type Progress, progressTo } from "./progress.ts";
+import { printJson, printLine } from "./terminal.ts";
+
+interface Options extends ReportOptions {
+  readonly data?: string;
+  readonly output?: string;
+  readonly set: readonly string[];
+  readonly resume?: true;
+  readonly printConfig?: true;
+  readonly memoryBudget?: number;
+}
+
+/** Settings that every kind of run has. */
+type Shared = Pick<AutoencoderConfig, "run" | "data" | "optimizer"> & {
+  readonly sample: { readonly every: number; readonly count: number };
+};
+
+/** A run that is ready to begin. */
+type Ready = Course & Disposable;
+
+/** What kinds of runs differ in. */
+interface Recipe<C extends Shared> {
+  readonly settings: (sources: readonly Source[]) => C;
+  readonly print: (settings: C) => string;
+  readonly colours: (settings: C) => 1 | 3;
+  readonly course: (
+    device: Device,
+    settings: C,
+    take: (count: number) => Promise<ReadyExample[]>,
+  ) => Promise<Ready>;
+}
+
+/** Examples of which the latents' scale is measured. */
+const MEASURED = 64;
+
+const autoencoder: Recipe<AutoencoderConfig> = {
+  settings: autoencoderConfig,
+  print: (settings) => printConfig("autoencoder", settings),
+  colours: ({ autoencoder: { colours } }) => colours,
+  course: async (device, settings, take) =>
+    await AutoencoderCourse.make(device, settings, {
+      shown: await take(settings.sample.count),
+      measured: await take(MEASURED),
+    }),
+};
+
+const RUNS: { readonly [K in Kind]?: (sources: readonly Source[]) => Started } = {
+  autoencoder: (sources) => started(autoencoder, sources),
+};
+
+/** A kind of run with its settings read. */
+interface Started {
+  readonly shared: Shared;
+  readonly text: string;
+  readonly colours: 1 | 3;
+  course(device: Device, take: (count: number) => Promise<ReadyExample[]>): Promise<Ready>;
+}
+
+function started<C extends Shared>(recipe: Recipe<C>, sources: readonly Source[]): Started {
+  const settings = recipe.settings(sources);
+  return {
+    shared: settings,
+    text: recipe.print(settings),
+    colours: recipe.colours(settings),
+    course: (device, take) => recipe.course(device, settings, take),
+  };
+}
+
+function definition() {
+  const command = newCommand(
+    "train",
+    "Trains a model. Settings come from a file, then from options.",
+  )
+    .argument("<kind>", KINDS.filter((kind) => RUNS[kind]).join(", "))
+    .argument("[config]", "settings as TOML or JSON (default with --resume: the run's own)")
+    .option("--data <path>", "pictures: a folder, WebDataset .tar files, IDX files")
+    .option("-o, --output <folder>", "the run's folder")
+    .option(
+      "--set <key=value>",
+      "a setting, such as optimizer.lr=1e-4; may be repeated",
+      (word: string, words: readonly string[]) => [...words, word],
+      [],
+    )
+    .option("--resume", "go on from the folder's latest checkpoint")
+    .option("--print-config", "print all settings and stop")
+    .option("--memory-budget <MiB>", "ceiling for GPU allocations", integer("--memory-budget", 1));
+  return addReportOptions(command);
+}
+
+export async function train(argv: readonly string[]): Promise<number> {
+  const command = definition();
+  parse(command, argv);
+  const options = command.opts<Options>();
+  const [word, file] = command.args;
+  const kind = kindOf(word);
+  const run = RUNS[kind];
+  if (!run) throw new UsageError(`Cannot train ${word} yet: autoencoder is the kind that works`);
+  const { shared, text, colours, course: makeCourse } = run(await sourcesOf(kind, file, options));
+  if (options.printConfig) {
+    await printLine(text.trimEnd());
+    return 0;
+  }
+
+  const { data, optimizer, run: { folder, seed, steps, save_every, keep } } = shared;
+  const progress = progressTo(progressOptions(options));
+  const stop = new AbortController();
+  const interrupt = () => {
+    progress.say("stopping after this step; the run can be resumed");
+    stop.abort();
+  };
+  using dataset = withDefaults(
+    await openDataset(data.path, (sentence) => progress.warn(sentence)),
+    data,
+  );
+  progress.say(`${dataset.length} examples in ${data.path}`);
+  const from = (position: Position) =>
+    examples(dataset, {
+      ...{ width: data.size, height: data.size, channels: colours },
+      ...{ crop: data.crop, flip: data.flip, filter: data.filter, seed, position },
+      ...{ boxOrder: data.boxes, ahead: data.ahead, keepBytes: data.keep_mib * 2 ** 20 },
+      report: (sentence) => progress.warn(sentence),
+    });
+  const { memoryBudget } = options;
+  await using device = await openDevice(
+    memoryBudget === undefined ? {} : { memoryBudget: memoryBudget * 2 ** 20 },
+  );
+  progress.detail(`device: ${device.name}`);
+  using course = await makeCourse(device, (count) => first(dataset, from, count));
+  const { lr, schedule, warmup, final } = optimizer;
+  const loop: LoopOptions = {
+    ...{ folder, config: text, steps, batch: optimizer.batch, accumulate: optimizer.accumulate },
+    ...{ rate: { lr, schedule, warmup, final }, ema: optimizer.ema },
+    ...{ saveEvery: save_every, keep, sampleEvery: shared.sample.every },
+    ...{ resume: options.resume === true, memory: () => device.memory.live, signal: stop.signal },
+  };
+  let code = 0;
+  Deno.addSignalListener("SIGINT", interrupt);
+  try {
+    for await (const event of runCourse(course, from, loop)) {
+      await tell(
+        event,
+        { steps, samples: optimizer.batch * optimizer.accumulate },
+        options,
+        progress,
+      );
+      if (event.kind === "stopped") code = 130;
+    }
+  } finally {
+    Deno.removeSignalListener("SIGINT", interrupt);
+    progress.clear();
+  }
+  return code;
+}
+
+function kindOf(word: string): Kind {
+  const kind = KINDS.find((name) => name === word);
+  if (kind) return kind;
+  throw new UsageError(`Cannot train "${word}": one of ${KINDS.join(", ")} was needed`);
+}
+
+/** Settings from the file, else the resumed run's own, then options. */
+async function sourcesOf(
+  kind: Kind,
+  file: string | undefined,
+  { output, data, set, resume }: Options,
+): Promise<Source[]> {
+  const own = resume && output !== undefined ? join(output, "config.toml") : undefined;
+  const path = file ?? own;
+  const words = [
+    ...(output === undefined ? [] : [`run.folder=${output}`]),
+    ...(data === undefined ? [] : [`data.path=${data}`]),
+    ...set,
+  ];
+  return [
+    ...(path === undefined ? [] : [await readSettingsFile(path)]),
+    ...words.map((word) => settingOf(kind, word)),
+  ];
+}
+
+/** The first examples of the data's first epoch, at most all of them. */
+async function first(
+  dataset: Dataset,
+  from: (position: Position) => AsyncGenerator<ReadyExample, unknown, undefined>,
+  count: number,
+): Promise<ReadyExample[]> {
+  const taken: ReadyExample[] = [];
+  for await (const example of from(BEGINNING)) {
+    taken.push(example);
+    if (taken.length === Math.min(count, dataset.length)) break;
+  }
+  return taken;
+}
+
+/** How long a run is: its steps, and the samples of each. */
+interface Extent {
+  readonly steps: number;
+  readonly samples: number;
+}
+
+async function tell(
+  event: TrainingEvent,
+  extent: Extent,
+  { json }: Options,
+  progress: Progress,
+): Promise<void> {
+  switch (event.kind) {
+    case "resumed":
+      progress.say(`resumed after step ${event.step}`);
+      break;
+    case "step": {
+      const { record } = event;
+      progress.show("training", record.step, extent.steps, ...notesOf(record, extent));
+      progress.detail(`step ${notesOf(record, extent).join(", ")}`);
+      if (record.skipped) {
+        progress.warn(`step ${record.step} was left out: its gradients are not finite`);
+      }
+      break;
+    }
+    case "checkpoint":
+      progress.detail(`step ${event.step} kept as ${event.path}`);
+      break;
+    case "sample":
+      progress.detail(`samples: ${event.path}`);
+      break;
+    case "saved":
+      progress.clear();
+      if (!json) await printLine(event.path);
+      break;
+    case "stopped":
+      progress.say(`stopped after step ${event.step}; --resume goes on`);
+      break;
+    default:
+      event satisfies never;
+  }
+  if (!json) return;
+  const { kind, ...rest } = event;
+  await printJson({ event: kind, ...(event.kind === "step" ? event.record : rest) });
+}
+
+function notesOf(
+  { step, loss, lr, samples_per_second }: StepRecord,
+  { steps, samples }: Extent,
+): string[] {
+  return [
+    `${step}/${steps}`,
+    `loss ${loss === null ? "not finite" : loss.toPrecision(4)}`,
+    `${duration((steps - step) * samples / samples_per_second * 1000)} left`,
+    `${samples_per_second.toPrecision(3)} samples/s`,
+    `lr ${lr.toPrecision(2)}`,
+  ];
+}
