@@ -15,6 +15,7 @@ const STAND_INS: Readonly<Record<string, string>> = {
   "v1-5-pruned-emaonly.safetensors": "tiny/sd1.safetensors",
   "sd_xl_base_1.0.safetensors": "tiny/sdxl.safetensors",
   "photo.jpg": "pictures/fox.png",
+  "old.png": "pictures/made/tiny.png",
   "foxes.txt": "prompts/foxes.txt",
 };
 
@@ -24,7 +25,8 @@ const SHORTCUTS: readonly (readonly [written: string, run: string])[] = [
   ["-W 1024 -H 768 --steps 30", "-W 64 -H 48 --steps 2"],
   // the second picture of the same prompt is drawn by the same command but for how it starts
   ['ldm.js "a red fox in the snow" -m v1-5-pruned-emaonly.safetensors', "ldm.js --version"],
-  ["ldm doctor", "ldm doctor --help"],
+  ["...old?.recipe, seed", "...old?.recipe, width: 32, height: 32, steps: 2, seed"],
+  ["ldm doctor\n", "ldm doctor --help\n"],
   ["ldm tune v1-5-pruned-emaonly.safetensors", "ldm tune --help"],
 ];
 
@@ -63,7 +65,10 @@ function made(folder: string): string[] {
   return names(folder).filter((name) => !Object.hasOwn(STAND_INS, name));
 }
 
-const README = await Deno.readTextFile(join(ROOT, "README.md"));
+const README = SHORTCUTS.reduce((text, [written, run]) => {
+  ok(text.includes(written), `the README has no more "${written}"`);
+  return text.replaceAll(written, run);
+}, await Deno.readTextFile(join(ROOT, "README.md")));
 
 /** A Kubernetes Job's command as a shell would have it. */
 function commandOf(job: string): string {
@@ -74,11 +79,6 @@ function commandOf(job: string): string {
 Deno.test("the README's commands run, and jobs of clusters have nothing left to do after them", async () => {
   const commands = examples(README, "sh");
   ok(commands.length >= 5);
-  let text = commands.join("\0");
-  for (const [written, run] of SHORTCUTS) {
-    ok(text.includes(written), `the README has no more "${written}"`);
-    text = text.replaceAll(written, run);
-  }
   const jobs = [...examples(README, "bash"), ...examples(README, "yaml").map(commandOf)];
   equal(jobs.length, 2);
   await amongFiles(async (cwd) => {
@@ -92,7 +92,7 @@ Deno.test("the README's commands run, and jobs of clusters have nothing left to 
       equal(code, 0, `${block}\n${stderr}`);
       return stdout;
     };
-    for (const block of text.split("\0")) await run(block);
+    for (const block of commands) await run(block);
     const pictures = made(cwd).filter((name) => name.endsWith(".png"));
     deepEqual(pictures, ["fox.png", "out.png", "photo.png"]);
     const foxes = names(join(cwd, "foxes"));
@@ -134,8 +134,9 @@ Deno.test("the examples of the library are right and run", async () => {
     await deno(["check", ...config, ...files], cwd);
     for (const file of files) {
       await deno(["run", "-A", "--no-check", ...config, file], cwd);
-      deepEqual(made(cwd).filter((name) => !before.includes(name)), ["fox.png"], file);
-      await Deno.remove(join(cwd, "fox.png"));
+      const pictures = made(cwd).filter((name) => !before.includes(name));
+      ok(pictures.includes("fox.png") || pictures.join() === "fox-7.png,fox-8.png", file);
+      for (const name of pictures) await Deno.remove(join(cwd, name));
     }
   });
 });
