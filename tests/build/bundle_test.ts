@@ -18,7 +18,14 @@ const OTHER_FILES = [
   "fixtures/configs/sd15.json",
 ];
 /** pako is upng-js's. */
-const PACKAGES = ["@huggingface/tokenizers", "commander", "csv-parse", "pako", "upng-js"];
+const PACKAGES = [
+  "@huggingface/tokenizers",
+  "commander",
+  "csv-parse",
+  "pako",
+  "smol-toml",
+  "upng-js",
+];
 /** Bytes. CLIP's merges are 0.5 MB of them, packages 0.4 MB. */
 const SIZE_LIMIT = 2.5e6;
 
