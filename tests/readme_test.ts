@@ -94,7 +94,7 @@ Deno.test("the README's commands run, and jobs of clusters have nothing left to 
     };
     for (const block of commands) await run(block);
     const pictures = made(cwd).filter((name) => name.endsWith(".png"));
-    deepEqual(pictures, ["fox.png", "out.png", "photo.png"]);
+    deepEqual(pictures, ["again.png", "fox.png", "out.png", "photo.png"]);
     const foxes = names(join(cwd, "foxes"));
     const one = ["10.png", "7.png", "8.png", "9.png"];
     deepEqual(foxes.filter((name) => !/^\d+-/.test(name)), [...one, "foxes.journal.jsonl"]);

@@ -2,17 +2,20 @@
 
 import type { Command } from "commander";
 import { UsageError } from "../base/errors.ts";
-import { loadModel } from "../engine/load.ts";
-import type { Recipe } from "../formats/recipe.ts";
+import { loadModel, USUAL_WEIGHTS } from "../engine/load.ts";
+import { PICTURE_EXTENSIONS } from "../formats/picture_file.ts";
+import { defined, type Recipe } from "../formats/recipe.ts";
 import type { PipelineEvent } from "../pipelines/events.ts";
 import { matchOf, type TextToImage } from "../pipelines/settings.ts";
 import { textToImage, textToImagePipeline } from "../pipelines/text_to_image.ts";
 import { type About, type Listener, listenersOf, listenTo } from "./listening.ts";
 import { modelPath, withLoaded } from "./loading.ts";
+import { hashOf } from "./model_hash.ts";
 import {
   addModelOptions,
   addReportOptions,
   addSaveOptions,
+  integer,
   type ModelOptions,
   progressOptions,
   type ReportOptions,
@@ -29,7 +32,7 @@ import {
   readTokenizerOption,
   requestOf,
 } from "./request.ts";
-import { saver, saving } from "./saving.ts";
+import { type FileOptions, saver, saving } from "./saving.ts";
 import { addWatchOptions, checkWatch, openWatch, type WatchOptions } from "./watching.ts";
 
 /** Options of every command that makes pictures. */
@@ -38,6 +41,10 @@ export interface DrawingOptions
   readonly tokenizer?: string;
   /** False with --no-metadata. */
   readonly metadata: boolean;
+  /** Put into the picture; the hash itself where it is known. */
+  readonly modelHash?: true | string;
+  readonly bits?: 8 | 16;
+  readonly quality?: number;
 }
 
 /** The file name of a picture where no other is asked for. */
@@ -47,9 +54,17 @@ export const USUAL_OUTPUT = "{index}-{seed}.png";
 export function addDrawingOptions(command: Command): Command {
   addPromptOptions(addPictureOptions(command))
     .option("--tokenizer <folder>", "vocab.json and merges.txt (default: the checkpoint's)")
-    .option("--no-metadata", "no generation parameters in the picture");
+    .option("--no-metadata", "no generation parameters in the picture")
+    .option("--model-hash", "put the checkpoint's hash into the picture; reads all of it first")
+    .option("--bits <n>", "8 or 16: of a PNG (default: 8)", bits)
+    .option("--quality <n>", "of a .jpg (default: 95)", integer("--quality", 1, 100));
   addWatchOptions(command);
   return addReportOptions(addModelOptions(addSaveOptions(command, USUAL_OUTPUT)));
+}
+
+function bits(text: string): 8 | 16 {
+  if (text === "8" || text === "16") return text === "8" ? 8 : 16;
+  throw new UsageError(`Cannot use --bits ${JSON.stringify(text)}: 8 or 16 was needed`);
 }
 
 /** What one recipe of several has of its own. */
@@ -80,6 +95,8 @@ export interface Run {
   readonly pictures?: number;
   /** Where pictures go; what the options say where it is left out. */
   readonly output?: Output;
+  /** How pictures become files; what the options say where it is left out. */
+  readonly file?: FileOptions;
   /** True where there are several recipes: then the model stays. */
   readonly several?: boolean;
   /** Tells a person; what the options say where it is left out. */
@@ -88,14 +105,22 @@ export interface Run {
 
 /** Opens the place where pictures go, as options say. Throws `UsageError` and `FileError` where they cannot. */
 export async function outputOf(
-  { output: pattern = USUAL_OUTPUT, json, overwrite }: SaveOptions & ReportOptions,
+  { output: pattern = USUAL_OUTPUT, json, overwrite, bits }:
+    & Pick<DrawingOptions, "bits">
+    & SaveOptions
+    & ReportOptions,
   options: Partial<OutputOptions> = {},
 ): Promise<Output> {
   if (pattern === "-" && json) {
     throw new UsageError("Cannot use --json with -o -: both write to stdout");
   }
+  if (bits === 16 && /\.jpe?g$/i.test(pattern)) {
+    throw new UsageError(`Cannot write 16 bits into "${pattern}": a JPEG has 8; name a .png`);
+  }
+  const [extension, ...otherExtensions] = PICTURE_EXTENSIONS;
   return await openOutput(pattern, {
-    extension: ".png",
+    extension,
+    otherExtensions,
     name: USUAL_OUTPUT,
     overwrite: overwrite === true,
     ...options,
@@ -114,7 +139,8 @@ export async function withDrawing(
   const path = modelPath(options);
   checkWatch(options);
   const output = run.output ?? await outputOf(options);
-  const { vaeTiling, metadata } = options;
+  const { vaeTiling } = options;
+  const file = run.file ?? await fileOptions(options, path);
   const tokenizer = await readTokenizerOption(options.tokenizer);
   const progress = run.progress ?? progressTo(progressOptions(options));
   const prompting = await readPromptOptions(options, (message) => progress.warn(message));
@@ -125,14 +151,14 @@ export async function withDrawing(
   };
   const pace = paceOf(run.pictures);
   const pictures = run.several ? run.pictures : options.batchCount ?? 1;
-  const watch = await openWatch(options, { output, model: path, progress }, pictures);
+  const watch = await openWatch(options, { output, makers: file.makers, progress }, pictures);
   try {
     await withLoaded(loadModel, path, options, progress, async (model, device) => {
       using preview = await openPreview(options, model, device);
       using pipeline = run.several ? textToImagePipeline(model) : undefined;
       const make = (request: TextToImage) => pipeline?.run(request) ?? textToImage(model, request);
       const draw: Draw = async (recipe, { listeners = [], about, isResolved, ...place } = {}) => {
-        const save = saver({ output, model: path, metadata, ...place });
+        const save = saver({ output, file, ...place });
         const all = [
           ...listenersOf(options, path, progress, pace, about),
           ...watch.listeners,
@@ -164,4 +190,21 @@ async function* inTurn(
     }
   }
   yield { kind: "done", images };
+}
+
+/** How pictures become files, and what they say. Throws `FileError` where the checkpoint cannot be read. */
+export async function fileOptions(
+  options: DrawingOptions,
+  model: string,
+): Promise<FileOptions> {
+  const { metadata, bits = 8, quality, vae, taesd, tokenizer } = options;
+  const form = { bits, ...(quality !== undefined && { quality }) };
+  if (!metadata) return { makers: undefined, ...form };
+  const makers = {
+    files: defined({ model, vae, taesd, tokenizer }),
+    modelHash: options.modelHash === true ? await hashOf(model) : options.modelHash,
+    dtype: options.dtype ?? USUAL_WEIGHTS,
+    tuned: options.tuned === true,
+  };
+  return { makers, ...form };
 }

@@ -2,16 +2,16 @@
 
 import { extname, join } from "node:path";
 import { UsageError } from "../base/errors.ts";
-import { writeInfotext } from "../formats/infotext.ts";
-import { encodePng, type Picture } from "../formats/png.ts";
+import { encodePictureFile } from "../formats/picture_file.ts";
+import type { Picture } from "../formats/png.ts";
 import { cellSize, sheet, type SheetOptions } from "../formats/sheet.ts";
 import { shrink } from "../formats/resize.ts";
 import type { Settings } from "../pipelines/events.ts";
 import type { Listener } from "./listening.ts";
+import { graphOf, infotextOf, type Makers } from "./metadata.ts";
 import type { ReportOptions, SaveOptions } from "./options.ts";
 import { openOutput, type Output } from "./output.ts";
 import type { Progress } from "./progress.ts";
-import { infotextOf } from "./saving.ts";
 import type { Show } from "./show.ts";
 import { printJson, printLine } from "./terminal.ts";
 
@@ -36,7 +36,7 @@ export function checkGrid({ grid }: GridOptions): void {
 /** Pictures for a sheet, and what the first was made with. */
 export interface Collection {
   readonly pictures: (Picture | undefined)[];
-  first?: { readonly settings: Settings; readonly seed: number };
+  first?: { readonly settings: Settings; readonly index: number; readonly seed: number };
 }
 
 /**
@@ -49,8 +49,8 @@ export function collecting(
 ): Listener {
   return (event) => {
     if (event.kind !== "image") return;
-    const { image, settings, seed } = event;
-    collection.first ??= { settings, seed };
+    const { image, settings, index, seed } = event;
+    collection.first ??= { settings, index, seed };
     const { width, height } = cellSize(image, columns, rows);
     collection.pictures.push(shrink(image, width, height));
   };
@@ -72,19 +72,19 @@ export interface Sheets {
 export interface SheetPlace {
   /** Where the pictures go: sheets go beside them, if nowhere else. */
   readonly output: Output;
-  /** The checkpoint's path. */
-  readonly model: string;
+  /** What makes the pictures, for the parameters; `undefined` leaves them out. */
+  readonly makers: Makers | undefined;
   readonly progress: Progress;
   readonly show?: Show | undefined;
 }
 
 /** Opens the place where sheets go. Throws `UsageError` and `FileError` where nothing can be written there. */
 export async function openSheets(
-  options: GridOptions & SaveOptions & ReportOptions & { readonly metadata: boolean },
-  { output, model, progress, show }: SheetPlace,
+  options: GridOptions & SaveOptions & ReportOptions,
+  { output, makers, progress, show }: SheetPlace,
 ): Promise<Sheets> {
   checkGrid(options);
-  const { grid = true, overwrite, json, metadata } = options;
+  const { grid = true, overwrite, json } = options;
   const usual = join(output.folder ?? ".", USUAL_GRID);
   const place = await openOutput(grid === true ? usual : grid, {
     extension: ".png",
@@ -94,11 +94,13 @@ export async function openSheets(
   return {
     async save({ pictures, first }, layout, entries = {}) {
       const picture = sheet(pictures, layout);
-      const text = first && parametersOf(first.settings, first.seed, model, entries);
-      const bytes = await encodePng(
-        picture,
-        metadata && text !== undefined ? { text: [["parameters", text]] } : {},
-      );
+      const bytes = await encodePictureFile(picture, {
+        format: "png",
+        ...(first && makers && {
+          infotext: infotextOf(first.settings, first, makers, entries),
+          graph: graphOf(first.settings, first, makers),
+        }),
+      });
       const path = await place.save({ index: 0, ...(first && { seed: first.seed }) }, bytes);
       progress.clear();
       if (json) await printJson({ event: "sheet", path, pictures: pictures.length });
@@ -107,15 +109,4 @@ export async function openSheets(
       return path;
     },
   };
-}
-
-function parametersOf(
-  settings: Settings,
-  seed: number,
-  model: string,
-  entries: Readonly<Record<string, string>>,
-): string {
-  const { entries: own, ...prompts } = infotextOf(settings, seed, model);
-  const { Version, ...others } = own;
-  return writeInfotext({ ...prompts, entries: { ...others, ...entries, Version } });
 }

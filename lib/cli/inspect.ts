@@ -11,7 +11,9 @@ import {
 import { architectureOf, manifestsOf } from "../engine/architecture.ts";
 import { compare } from "../engine/weights.ts";
 import { fileError } from "../formats/files.ts";
-import { decodePicture, isPng, readPngText } from "../formats/png.ts";
+import { decodePicture } from "../formats/png.ts";
+import { TOOLS } from "../formats/recipe.ts";
+import { readTexts, recipeIn } from "../formats/remember.ts";
 import { FILE_BYTES } from "../formats/safetensors.ts";
 import { FAMILIES, type Family, type Variant } from "../models/config.ts";
 import type { Manifest } from "../nn/params.ts";
@@ -80,15 +82,27 @@ async function openPicture(path: string): Promise<Uint8Array<ArrayBuffer> | unde
   }
 }
 
+/** Pixels, who made it, what that one says, and what `ldm rerun` could not match. */
 async function describePicture(path: string, bytes: Uint8Array<ArrayBuffer>): Promise<Report> {
   const { width, height, channels } = await decodePicture(bytes, `"${path}"`);
-  const texts = isPng(bytes) ? await readPngText(bytes, `"${path}"`) : [];
+  const texts = await readTexts(bytes, `"${path}"`);
+  const made = recipeIn(texts);
   const kind = ["", "grey", "", "RGB", "RGBA"][channels];
   const said = texts.map(([key, value]) => `${key}:\n${value.replaceAll(/^/gm, "  ")}`);
   return {
-    json: { kind: "picture", path, width, height, channels, texts: Object.fromEntries(texts) },
+    json: {
+      kind: "picture",
+      path,
+      width,
+      height,
+      channels,
+      texts: Object.fromEntries(texts),
+      made,
+    },
     text: [
       `${path}: a picture of ${width}×${height} pixels, ${kind}, ${fileSize(bytes.length)}`,
+      ...(made ? [`made by ${TOOLS[made.tool]}; \`ldm rerun\` makes it again`] : []),
+      ...named("what that cannot match", made?.unmatched ?? []),
       ...(said.length > 0 ? said : ["no text inside"]),
     ].join("\n"),
   };

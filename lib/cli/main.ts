@@ -9,6 +9,7 @@ import { doctor } from "./doctor.ts";
 import { encode } from "./encode.ts";
 import { describeEvents } from "./events.ts";
 import { inspect } from "./inspect.ts";
+import { rerun } from "./rerun.ts";
 import { printJson, printLine, writeStderr } from "./terminal.ts";
 import { tokens } from "./tokens.ts";
 import { train } from "./train.ts";
@@ -28,6 +29,7 @@ const COMMANDS: Readonly<Record<string, Subcommand>> = {
     summary: "many pictures, from a file or stdin; what is done is not done again",
     run: batch,
   },
+  rerun: { summary: "a picture again, from what its own file says", run: rerun },
   encode: { summary: "a picture to latents: the first stage alone", run: encode },
   decode: { summary: "latents to a picture", run: decode },
   inspect: { summary: "what a checkpoint or a picture holds", run: inspect },

@@ -20,6 +20,8 @@ export interface Fields {
 export interface Output {
   /** The folder that everything goes into, as far as the pattern says; `undefined` for stdout and devices. */
   readonly folder: string | undefined;
+  /** What results are, with its dot. */
+  readonly extension: string;
   /** Leaves a name to the result of an earlier run: it is not even overwritten. */
   keep(path: string): void;
   /** The path of the next result, or "-" for stdout; no other call returns it. Throws `FileError`. */
@@ -46,8 +48,10 @@ export async function saveBytes(path: string, content: Uint8Array): Promise<void
 }
 
 export interface OutputOptions {
-  /** What is written, with its dot: the only extension that a pattern may have. */
+  /** What is written, with its dot: the extension that a pattern may have. */
   readonly extension: string;
+  /** Further ones. */
+  readonly otherExtensions?: readonly string[];
   /** The file name in a folder that is given without one. */
   readonly name: string;
   readonly overwrite: boolean;
@@ -65,9 +69,9 @@ const PLACEHOLDER = /%%|%(0\d+)?d|\{(\w*)\}/g;
  * that cannot be saved. Throws `UsageError` for a pattern that makes no sense, `FileError` for a folder that cannot be used.
  */
 export async function openOutput(pattern: string, options: OutputOptions): Promise<Output> {
-  if (pattern === "-") return single("-");
+  if (pattern === "-") return single("-", options.extension);
   const full = await completed(pattern, options);
-  if (await exists(full) === "special") return single(full);
+  if (await exists(full) === "special") return single(full, options.extension);
   checkPlaceholders(full);
   await tryFolder(full, options.temporary);
   const used = new Set<string>();
@@ -85,6 +89,7 @@ export async function openOutput(pattern: string, options: OutputOptions): Promi
   };
   return {
     folder: folderOf(full),
+    extension: extensionOf(full),
     keep: (path) => void used.add(resolve(path)),
     next: (fields) =>
       first(fields, async (path, isFree) => {
@@ -113,9 +118,10 @@ export async function openOutput(pattern: string, options: OutputOptions): Promi
 type Take = (path: string, isFree: boolean) => Promise<boolean>;
 
 /** One place for every result: stdout, or what is no regular file. */
-function single(path: string): Output {
+function single(path: string, extension: string): Output {
   return {
     folder: undefined,
+    extension,
     keep: () => {},
     next: () => Promise.resolve(path),
     save: async (_, content) => {
@@ -126,18 +132,27 @@ function single(path: string): Output {
 }
 
 /** The pattern with a file name where it is a folder. Throws `UsageError` for another extension. */
-async function completed(pattern: string, { extension, name }: OutputOptions): Promise<string> {
+async function completed(
+  pattern: string,
+  { extension, otherExtensions = [], name }: OutputOptions,
+): Promise<string> {
   if (pattern === "") throw new UsageError("Cannot write to an empty path: -o needs a file name");
   const kind = await exists(pattern);
   if (kind === "special") return pattern;
-  const actual = extname(pattern.replaceAll(/\{\w*\}/g, "x")).toLowerCase();
+  const actual = extensionOf(pattern);
   if (/[\\/]$/.test(pattern) || kind === "folder" || actual === "") return join(pattern, name);
-  if (actual !== extension) {
+  const all = [extension, ...otherExtensions];
+  if (!all.includes(actual)) {
+    const names = all.join(", ").replace(/, ([^,]*)$/, " or $1");
     throw new UsageError(
-      `Cannot write "${pattern}": the result is a ${extension} file, so its name must end in ${extension}`,
+      `Cannot write "${pattern}": the result is a ${names} file, so its name must end in ${names}`,
     );
   }
   return pattern;
+}
+
+function extensionOf(pattern: string): string {
+  return extname(pattern.replaceAll(/\{\w*\}/g, "x")).toLowerCase();
 }
 
 function checkPlaceholders(pattern: string): void {

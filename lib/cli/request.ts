@@ -5,7 +5,16 @@ import { FileError } from "../base/errors.ts";
 import { parseSampler, parseSchedule } from "../diffusion/names.ts";
 import { readTokenizer, type TokenizerFiles } from "../formats/checkpoint.ts";
 import type { Recipe } from "../formats/recipe.ts";
-import type { Rng } from "../pipelines/events.ts";
+import {
+  BATCH_SEEDS,
+  type BatchSeeds,
+  MATCH_NAMES,
+  type MatchName,
+  type Rng,
+  type Rounding,
+  ROUNDINGS,
+  type Weighting,
+} from "../pipelines/events.ts";
 import type { TextToImage } from "../pipelines/text_to_image.ts";
 import { choice, decimal, integer, type ModelOptions } from "./options.ts";
 
@@ -22,10 +31,16 @@ export interface PictureOptions {
   readonly eta?: number;
   readonly seed?: number;
   readonly batchCount?: number;
+  readonly match?: MatchName;
+  readonly weighting?: Weighting;
+  readonly rounding?: Rounding;
+  readonly batchSeeds?: BatchSeeds;
   readonly rng?: Rng;
+  readonly samplerRng?: Rng;
   readonly clipSkip?: number;
 }
 
+const WEIGHTINGS = ["a1111", "comfy", "none"] as const satisfies readonly Weighting[];
 const SEED_MAX = 2 ** 32 - 1;
 
 /** Adds the options of `PictureOptions`. None has a default, so that what was given can be told from what was not. */
@@ -59,9 +74,34 @@ export function addPictureOptions(command: Command): Command {
       integer("--batch-count", 1),
     )
     .option(
+      "--match <tool>",
+      "diffusers, a1111, comfyui or sdcpp: whose pictures seeds and prompts mean",
+      choice("--match", MATCH_NAMES),
+    )
+    .option(
+      "--weighting <name>",
+      "a1111, comfy or none: how prompts are read (default: a1111)",
+      choice("--weighting", WEIGHTINGS),
+    )
+    .option(
+      "--rounding <name>",
+      "round or truncate: how pixels become bytes (default: round)",
+      choice("--rounding", ROUNDINGS),
+    )
+    .option(
+      "--batch-seeds <name>",
+      "each or one: seeds of a batch count up, or one serves all (default: each)",
+      choice("--batch-seeds", BATCH_SEEDS),
+    )
+    .option(
       "--rng <name>",
       "cpu or cuda: whose noise (default: cpu)",
       choice("--rng", ["cpu", "cuda"]),
+    )
+    .option(
+      "--sampler-rng <name>",
+      "cpu or cuda: whose noise samplers add (default: as --rng)",
+      choice("--sampler-rng", ["cpu", "cuda"]),
     )
     .option(
       "--clip-skip <n>",

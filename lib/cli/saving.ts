@@ -1,11 +1,9 @@
 /** Pictures to files: each with what it was made with, under a name of its own. */
 
-import { basename, extname } from "node:path";
-import project from "../../deno.json" with { type: "json" };
-import { SAMPLER_LABELS, SCHEDULE_LABELS } from "../diffusion/names.ts";
-import { writeInfotext } from "../formats/infotext.ts";
-import { encodePng } from "../formats/png.ts";
+import { encodePictureFile, pictureFormat } from "../formats/picture_file.ts";
+import { toDeep } from "../formats/png.ts";
 import type { PipelineEvent, Settings } from "../pipelines/events.ts";
+import { graphOf, infotextOf, type Makers } from "./metadata.ts";
 import type { Earlier, Output } from "./output.ts";
 
 export type ImageEvent = Extract<PipelineEvent, { kind: "image" }>;
@@ -37,12 +35,18 @@ export type RunEvent = PipelineEvent | SavedEvent | PreviewEvent;
 /** Saves a picture; returns its path. */
 export type Save = (event: ImageEvent) => Promise<string>;
 
+/** How a picture becomes a file. */
+export interface FileOptions {
+  /** What made it, for its settings; `undefined` leaves them out. */
+  readonly makers: Makers | undefined;
+  readonly bits: 8 | 16;
+  /** Of JPEG, 1 … 100; as `encodePictureFile` has it where it is left out. */
+  readonly quality?: number;
+}
+
 export interface SaverOptions {
   readonly output: Output;
-  /** The checkpoint's, for the picture's parameters. */
-  readonly model: string;
-  /** False leaves the parameters out. */
-  readonly metadata: boolean;
+  readonly file: FileOptions;
   /** Added to the index of a request's pictures, for names. */
   readonly firstIndex?: number;
   /** What earlier attempts at a request's picture may have left. */
@@ -51,11 +55,11 @@ export interface SaverOptions {
 
 /** Saves pictures where an output says. */
 export function saver(
-  { output, firstIndex = 0, earlier = () => ({}), ...options }: SaverOptions,
+  { output, file, firstIndex = 0, earlier = () => ({}) }: SaverOptions,
 ): Save {
   return async (event) => {
     const { index, seed, settings } = event;
-    const bytes = await pictureBytes(event, options);
+    const bytes = await pictureBytes(event, file, output.extension);
     const fields = { index: firstIndex + index, seed, prompt: settings.prompt };
     return await output.save(fields, bytes, earlier(index));
   };
@@ -63,11 +67,19 @@ export function saver(
 
 /** A picture's file. */
 export function pictureBytes(
-  { image, seed, settings }: ImageEvent,
-  { model, metadata }: Pick<SaverOptions, "model" | "metadata">,
+  event: ImageEvent,
+  { makers, bits, quality }: FileOptions,
+  extension: string,
 ): Promise<Uint8Array> {
-  const text = writeInfotext(infotextOf(settings, seed, model));
-  return encodePng(image, metadata ? { text: [["parameters", text]] } : {});
+  const { image, floats, settings } = event;
+  return encodePictureFile(bits === 16 ? toDeep(floats) : image, {
+    format: pictureFormat(extension),
+    ...(quality !== undefined && { quality }),
+    ...(makers && {
+      infotext: infotextOf(settings, event, makers),
+      graph: graphOf(settings, event, makers),
+    }),
+  });
 }
 
 /** Passes events on; after each picture, that it is saved. */
@@ -81,30 +93,4 @@ export async function* saving(
     const { index, seed, settings } = event;
     yield { kind: "saved", path: await save(event), index, seed, settings };
   }
-}
-
-/** In AUTOMATIC1111's order and words. */
-export function infotextOf(settings: Settings, seed: number, model: string) {
-  const { sampler, schedule, width, height, clipSkip, guidanceRescale } = settings;
-  return {
-    prompt: settings.prompt,
-    negativePrompt: settings.negativePrompt,
-    entries: {
-      "Steps": settings.steps,
-      "Sampler": SAMPLER_LABELS[sampler],
-      "Schedule type": schedule && SCHEDULE_LABELS[schedule],
-      "CFG scale": settings.cfgScale,
-      "Seed": seed,
-      "Size": `${width}x${height}`,
-      "Model": basename(
-        model.replace(/[\\/]+$/, ""),
-        extname(model) === ".safetensors" ? extname(model) : "",
-      ),
-      "Clip skip": clipSkip > 1 ? clipSkip : undefined,
-      "RNG": settings.rng === "cpu" ? "CPU" : undefined,
-      "Eta": settings.eta,
-      "CFG Rescale": guidanceRescale > 0 ? guidanceRescale : undefined,
-      "Version": `ldm ${project.version}`,
-    },
-  };
 }

@@ -4,7 +4,7 @@ import { basename, dirname, extname, join } from "node:path";
 import { DeviceError, FileError, UsageError } from "../base/errors.ts";
 import type { Recipe } from "../formats/recipe.ts";
 import type { SheetOptions } from "../formats/sheet.ts";
-import { type DrawingOptions, outputOf, withDrawing } from "./drawing.ts";
+import { type DrawingOptions, fileOptions, outputOf, withDrawing } from "./drawing.ts";
 import { checkGrid, collecting, type Collection, openSheets } from "./grid.ts";
 import { modelPath, seconds } from "./loading.ts";
 import { progressOptions } from "./options.ts";
@@ -43,13 +43,13 @@ export async function drawSweep(
   if (options.output === "-") {
     throw new UsageError("Cannot write the pictures of a sweep to stdout: -o - takes one");
   }
-  const model = modelPath(options);
+  const file = await fileOptions(options, modelPath(options));
   const sheetOptions = { ...options, ...(grid !== undefined && { grid }) };
   checkGrid(sheetOptions);
   const output = await outputOf(options);
   const progress = progressTo(progressOptions(options));
   const show = isShown && await openShow(progress);
-  const sheets = await openSheets(sheetOptions, { output, model, progress, show });
+  const sheets = await openSheets(sheetOptions, { output, makers: file.makers, progress, show });
   progress.say(`${cells.length} pictures: ${axes.map(describe).join(" × ")}`);
 
   /** Tells of a cell of which nothing comes. */
@@ -85,7 +85,7 @@ export async function drawSweep(
       paths.push(await sheets.save(page, layoutOf(axes, cell), entriesOf(axes)));
       page = { pictures: [] };
     }
-  }, { pictures: cells.length, output, several: true, progress });
+  }, { pictures: cells.length, output, file, several: true, progress });
   await saveTable(tableOf(axes, rows), paths[0], options);
   const failed = rows.filter(({ fault }) => fault !== "").length;
   if (options.json) {

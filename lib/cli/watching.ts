@@ -48,7 +48,7 @@ export interface Watch {
 
 /** Opens what pictures of a run are watched by; `pictures` is how many there will be, if that is known. */
 export async function openWatch(
-  options: WatchOptions & SaveOptions & ReportOptions & { readonly metadata: boolean },
+  options: WatchOptions & SaveOptions & ReportOptions,
   place: Omit<SheetPlace, "show">,
   pictures?: number,
 ): Promise<Watch> {

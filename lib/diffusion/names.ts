@@ -68,6 +68,35 @@ export const SCHEDULE_LABELS: Readonly<Record<ScheduleName, string>> = {
   leading: "DDIM",
 };
 
+/** ComfyUI's names, for its graphs; its nearest where it has none. */
+export const COMFYUI_SAMPLERS: Readonly<Record<SamplerName, string>> = {
+  euler: "euler",
+  euler_a: "euler_ancestral",
+  heun: "heun",
+  dpm2: "dpm_2",
+  dpmpp_2m: "dpmpp_2m",
+  dpmpp_2m_sde: "dpmpp_2m_sde",
+  ddim: "ddim",
+  pndm: "ipndm",
+  lms: "lms",
+  unipc: "uni_pc_bh2",
+  lcm: "lcm",
+};
+
+/** ComfyUI's names, for its graphs; its nearest where it has none. */
+export const COMFYUI_SCHEDULES: Readonly<Record<ScheduleName, string>> = {
+  discrete: "normal",
+  karras: "karras",
+  exponential: "exponential",
+  sgm_uniform: "sgm_uniform",
+  simple: "simple",
+  beta: "beta",
+  kl_optimal: "kl_optimal",
+  ays: "karras",
+  trailing: "simple",
+  leading: "ddim_uniform",
+};
+
 const SAMPLER_SPELLINGS: Readonly<Record<SamplerName, readonly string[]>> = {
   euler: ["EulerDiscrete", "k_euler"],
   euler_a: ["euler_ancestral", "EulerAncestralDiscrete", "k_euler_a", "k_euler_ancestral"],

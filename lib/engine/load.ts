@@ -45,6 +45,9 @@ import {
 } from "./stages.ts";
 import { compare, requireMatch } from "./weights.ts";
 
+/** Type of the weights on the device where nothing else is asked for. */
+export const USUAL_WEIGHTS = "f16";
+
 /** Gathers a model's parts; closes the files it opened unless it comes to `finish`. */
 class Builder implements Disposable {
   readonly warnings: string[] = [];
@@ -80,7 +83,7 @@ class Builder implements Disposable {
       if (warning !== undefined) this.warnings.push(warning);
       this.#checked.add(component);
     }
-    const dtype = this.options.weights ?? "f16";
+    const dtype = this.options.weights ?? USUAL_WEIGHTS;
     const part = new Part(this.device, { name, component, weights, manifest, path, dtype });
     this.#parts.push(part);
     return part;

@@ -19,6 +19,7 @@ export function readKohya(texts: ReadonlyMap<string, string>): Remembered | unde
       cfgScale: parseNumber(scale),
       seed: seed.seed,
       rng: "cuda" as const,
+      weighting: "a1111" as const,
     }),
     files: {},
     unmatched: [

@@ -1,6 +1,5 @@
 /** Pictures as files that say how they were made: which kinds can be written, and where each keeps its texts. */
 
-import { extname } from "node:path";
 import { UsageError } from "../base/errors.ts";
 import { encodeJpeg } from "./jpeg.ts";
 import { type DeepPicture, encodePng, type Picture } from "./png.ts";
@@ -14,22 +13,22 @@ const FORMATS: ReadonlyMap<string, PictureFormat> = new Map([
   [".jpeg", "jpeg"],
 ]);
 
-/** The kind of file that a path names. Throws `UsageError` for one that cannot be written. */
-export function pictureFormat(path: string): PictureFormat {
-  const extension = extname(path).toLowerCase();
-  const format = FORMATS.get(extension);
+/** The ends of names of pictures that can be written, the usual one first. */
+export const PICTURE_EXTENSIONS: readonly string[] = [...FORMATS.keys()];
+
+/** The kind of file that an extension, with its dot, means. Throws `UsageError` for one that cannot be written. */
+export function pictureFormat(extension: string): PictureFormat {
+  const format = FORMATS.get(extension.toLowerCase());
   if (format !== undefined) return format;
   throw new UsageError(
-    `Cannot write "${path}": pictures are written as ${[...FORMATS.keys()].join(", ")}, not as ${
-      extension || "a file without extension"
-    }`,
+    `Cannot write a picture as ${extension}: there are ${PICTURE_EXTENSIONS.join(", ")}`,
   );
 }
 
 export interface PictureFileOptions {
   readonly format: PictureFormat;
-  /** Of JPEG, 1 … 100. */
-  readonly quality: number;
+  /** Of JPEG, 1 … 100; 95 where it is left out. */
+  readonly quality?: number;
   /** AUTOMATIC1111's text: in PNG under "parameters", in JPEG as EXIF's comment. */
   readonly infotext?: string;
   /** ComfyUI's graph, which PNG alone can hold, under "prompt". */
@@ -39,7 +38,7 @@ export interface PictureFileOptions {
 /** A picture's file. Throws `UsageError` for 16 bits or a text that the format cannot hold. */
 export async function encodePictureFile(
   picture: Picture | DeepPicture,
-  { format, quality, infotext, graph }: PictureFileOptions,
+  { format, quality = 95, infotext, graph }: PictureFileOptions,
 ): Promise<Uint8Array<ArrayBuffer>> {
   if (format === "jpeg") {
     const { data } = picture;

@@ -232,6 +232,11 @@ const upng = UPNG as {
   toRGBA8(decoded: Decoded): ArrayBuffer[];
 };
 
+/** Bits of each channel of a PNG, as its header says; `undefined` for anything else. */
+export function pngDepth(bytes: Uint8Array): number | undefined {
+  return isPng(bytes) ? bytes[24] : undefined; // signature, length and type, width, height
+}
+
 export function isPng(bytes: Uint8Array): boolean {
   return SIGNATURE.every((byte, i) => bytes[i] === byte);
 }

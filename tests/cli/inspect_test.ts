@@ -84,6 +84,24 @@ Deno.test("ldm inspect tells a picture's size and text", () =>
     deepEqual(json.texts, { parameters: "a fox\nSteps: 3" });
   }));
 
+Deno.test("ldm inspect tells who made a picture, and what cannot be matched", () =>
+  inFolder(async (cwd) => {
+    const picture = { width: 2, height: 1, channels: 3 as const, data: new Uint8Array(6) };
+    const parameters = "a fox\nSteps: 3, Seed: 5, Hires upscale: 2, Version: v1.10.1";
+    await Deno.writeFile(
+      join(cwd, "x.png"),
+      await encodePng(picture, { text: [["parameters", parameters]] }),
+    );
+    const { stdout } = await ldm(["inspect", "x.png"], { cwd });
+    match(stdout, /^made by AUTOMATIC1111's web UI; `ldm rerun` makes it again$/m);
+    match(stdout, /^what that cannot match \(1\):\n {2}Hires upscale: 2$/m);
+    const { made } = JSON.parse((await ldm(["inspect", "x.png", "--json"], { cwd })).stdout);
+    deepEqual([made.tool, made.recipe.seed], ["a1111", 5]);
+    await Deno.copyFile(`${FIXTURES}/goldens/metadata/comfyui.webp`, join(cwd, "x.webp"));
+    const webp = await ldm(["inspect", "x.webp"], { cwd });
+    match(webp.stdout, /a picture of 2×2 pixels[^]*\nmade by ComfyUI;[^]*\nModel:\n {2}prompt:/);
+  }));
+
 Deno.test("ldm inspect refuses what it cannot read with one sentence", () =>
   inFolder(async (cwd) => {
     await Deno.writeTextFile(join(cwd, "x.txt"), "hello");

@@ -19,13 +19,14 @@ Deno.test("ldm saves pictures with their parameters, prints their paths and neve
     const bytes = await Deno.readFile(join(cwd, "1-6.png"));
     const { width, height } = await decodePicture(bytes);
     deepEqual([width, height], [32, 48]);
-    const [[key, text], ...others] = await readPngText(bytes);
-    deepEqual([key, others], ["parameters", []]);
+    const [[key, text], [other, graph], ...others] = await readPngText(bytes);
+    deepEqual([key, other, others], ["parameters", "prompt", []]);
+    equal(JSON.parse(graph)["3"].inputs.seed, 6);
     const [prompt, negative, parameters] = text.split("\n");
     deepEqual([prompt, negative], ["a red fox", "Negative prompt: blurry, dark"]);
     match(
       parameters,
-      /^Steps: 2, Sampler: DPM\+\+ 2M, Schedule type: Karras, CFG scale: 7, Seed: 6, Size: 32x48, Model: sd1, RNG: CPU, Version: ldm [\d.]+$/,
+      /^Steps: 2, Sampler: DPM\+\+ 2M, Schedule type: Karras, CFG scale: 7, Seed: 6, Size: 32x48, Model: sd1, RNG: CPU, Weighting: a1111, Rounding: round, Dtype: f16, Version: ldm [\d.]+$/,
     );
 
     const second = await ldm(["a red fox", ...QUICK, "-s", "5", "-q"], { cwd });

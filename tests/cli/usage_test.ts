@@ -24,7 +24,7 @@ const MISTAKES: readonly (readonly [args: readonly string[], said: RegExp])[] = 
   [["a fox", "-m", SD1, "--sampler", "eulr"], /did you mean "euler"\?/],
   [["a fox", "-m", SD1, "--schedule", "karas"], /did you mean "karras"\?/],
   [["a fox", "-m", SD1, "--vae", "a", "--taesd", "b"], /--vae and --taesd together/],
-  [["a fox", "-m", SD1, "-o", "x.jpg"], /its name must end in \.png/],
+  [["a fox", "-m", SD1, "-o", "x.gif"], /its name must end in \.png, \.jpg or \.jpeg/],
   [["a fox", "-m", SD1, "-o", "{size}.png"], /\{size\} means nothing/],
   [["a fox", "-m", SD1, "-o", "-", "--json"], /both write to stdout/],
   [["a fox", "-m", SD1, "-o", "-", "-b", "2"], /several pictures to stdout/],

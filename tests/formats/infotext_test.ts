@@ -27,6 +27,7 @@ Deno.test("writeInfotext quotes what readers would cut, and only that", () => {
   equal(model("a b-c_d"), "Model: a b-c_d");
   equal(model("a, b"), 'Model: "a, b"');
   equal(model('é: "x"\n'), 'Model: "é: \\"x\\"\\n"');
+  equal(model("a: b"), 'Model: "a: b"'); // as AUTOMATIC1111 does, though its reader would not mind
   equal(model('"x"'), 'Model: "\\"x\\""');
   equal(model(" x"), 'Model: " x"');
 });
@@ -83,7 +84,7 @@ const PIECES = [
   "\\n",
   '\\"',
   "Ünïcode key",
-]; // deno-fmt-ignore
+];
 
 Deno.test("infotext written of random prompts and values reads the same by AUTOMATIC1111's reader and ours", () => {
   const random = seeded(11);

@@ -437,6 +437,7 @@ Deno.test("readRecipe understands kohya's scripts", () => {
     cfgScale: 7.5,
     seed: 5,
     rng: "cuda",
+    weighting: "a1111",
   });
 });
 
@@ -525,8 +526,19 @@ Deno.test("readers of every program take any text", () => {
     " -S 5",
     "Version: Fooocus",
     "9".repeat(40),
-  ]; // deno-fmt-ignore
-  const keys = ["parameters", "UserComment", "prompt", "Model", "invokeai_metadata", "sd-metadata", "Dream", "XMP", "scale", "sampler"];
+  ];
+  const keys = [
+    "parameters",
+    "UserComment",
+    "prompt",
+    "Model",
+    "invokeai_metadata",
+    "sd-metadata",
+    "Dream",
+    "XMP",
+    "scale",
+    "sampler",
+  ];
   for (let i = 0; i < 3000; i++) {
     const text = Array.from({ length: random() % 30 }, () => pick(random, pieces)).join("");
     recipeIn([[pick(random, keys), text], [

@@ -1,0 +1,98 @@
+/** What pictures say of themselves: settings in AUTOMATIC1111's words, and as ComfyUI's graph. */
+
+import { basename } from "node:path";
+import project from "../../deno.json" with { type: "json" };
+import {
+  COMFYUI_SAMPLERS,
+  COMFYUI_SCHEDULES,
+  SAMPLER_LABELS,
+  SCHEDULE_LABELS,
+} from "../diffusion/names.ts";
+import { writeComfyGraph } from "../formats/comfyui.ts";
+import { writeInfotext } from "../formats/infotext.ts";
+import { OWN_KEYS } from "../formats/infotext_recipe.ts";
+import { fileName, type FileRole } from "../formats/recipe.ts";
+import type { Settings } from "../pipelines/events.ts";
+
+/** What a picture is made with beside its settings. */
+export interface Makers {
+  /** Paths, as they were given. */
+  readonly files: Readonly<Partial<Record<FileRole, string>>>;
+  readonly modelHash?: string | undefined;
+  readonly dtype: "f16" | "f32";
+  readonly tuned: boolean;
+}
+
+/** Which picture of its batch, and its seed. */
+interface Place {
+  readonly index: number;
+  readonly seed: number;
+}
+
+/**
+ * Infotext in AUTOMATIC1111's order and words; after them what only we know and need to make the same picture again. No
+ * paths: a picture may be shown to anybody. `further` entries stand before the version.
+ */
+export function infotextOf(
+  settings: Settings,
+  { index, seed }: Place,
+  makers: Makers,
+  further: Readonly<Record<string, string>> = {},
+): string {
+  const { sampler, schedule, width, height, clipSkip, guidanceRescale, match } = settings;
+  const { model = "", vae, taesd, tokenizer } = makers.files;
+  const isOne = settings.batchSeeds === "one" && settings.batchCount > 1;
+  // with a match, leaving the second generator out would mean the matched tool's
+  const samplerRng = settings.samplerRng ?? (match && settings.rng);
+  return writeInfotext({
+    prompt: settings.prompt,
+    negativePrompt: settings.negativePrompt,
+    entries: {
+      "Steps": settings.steps,
+      "Sampler": SAMPLER_LABELS[sampler],
+      "Schedule type": schedule && SCHEDULE_LABELS[schedule],
+      "CFG scale": settings.cfgScale,
+      "Seed": seed,
+      "Size": `${width}x${height}`,
+      "Model hash": makers.modelHash,
+      "Model": basename(fileName(model), ".safetensors"),
+      "VAE": vae && fileName(vae),
+      "Clip skip": clipSkip > 1 ? clipSkip : undefined,
+      "RNG": settings.rng === "cpu" ? "CPU" : undefined,
+      "Eta": settings.eta,
+      "VAE Decoder": taesd && "TAESD",
+      [OWN_KEYS.taesd]: taesd && fileName(taesd),
+      [OWN_KEYS.guidanceRescale]: guidanceRescale > 0 ? guidanceRescale : undefined,
+      [OWN_KEYS.samplerRng]: samplerRng?.toUpperCase(),
+      [OWN_KEYS.match]: match,
+      [OWN_KEYS.batchSeeds]: isOne ? "one" : undefined,
+      [OWN_KEYS.batchCount]: isOne ? settings.batchCount : undefined,
+      [OWN_KEYS.batchIndex]: isOne ? index : undefined,
+      [OWN_KEYS.weighting]: settings.weighting,
+      [OWN_KEYS.rounding]: settings.rounding,
+      [OWN_KEYS.zeroNegative]: settings.zeroNegative ? "True" : undefined,
+      [OWN_KEYS.tokenizer]: tokenizer && fileName(tokenizer),
+      [OWN_KEYS.dtype]: makers.dtype,
+      [OWN_KEYS.tuned]: makers.tuned ? "True" : undefined,
+      ...further,
+      "Version": `ldm ${project.version}`,
+    },
+  });
+}
+
+/** ComfyUI's graph of the picture: its nearest sampler, and prompts whose brackets mean there what they meant here. */
+export function graphOf(settings: Settings, { seed }: Place, { files }: Makers): string {
+  const { sampler, schedule, weighting } = settings;
+  const text = (prompt: string) =>
+    weighting === "none" ? prompt.replaceAll(/[()]/g, (bracket) => `\\${bracket}`) : prompt;
+  return writeComfyGraph({
+    ...settings,
+    prompt: text(settings.prompt),
+    negativePrompt: text(settings.negativePrompt),
+    seed,
+    checkpoint: fileName(files.model ?? ""),
+    vae: files.vae && fileName(files.vae),
+    sampler: COMFYUI_SAMPLERS[sampler],
+    schedule: COMFYUI_SCHEDULES[schedule ?? "discrete"],
+  });
+}
