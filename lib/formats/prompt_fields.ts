@@ -70,17 +70,26 @@ const count: Setter = (draft, value, name) => {
   draft.recipe.batchCount = batchCount * wholeNumber(value, name, 1, Number.MAX_SAFE_INTEGER);
 };
 
-const RNGS: Readonly<Record<string, Recipe["rng"]>> = {
-  cpu: "cpu",
-  cuda: "cuda",
-  gpu: "cuda",
-  nv: "cuda",
+/** Words that a setting may be, by their spellings; what is missing here the compiler tells. */
+const WORDS: {
+  readonly [K in "rng" | "samplerRng" | "batchSeeds" | "weighting" | "rounding" | "match"]:
+    Readonly<Record<string, NonNullable<Recipe[K]>>>;
+} = {
+  rng: { cpu: "cpu", cuda: "cuda", gpu: "cuda", nv: "cuda" },
+  samplerRng: { cpu: "cpu", cuda: "cuda" },
+  batchSeeds: { each: "each", one: "one" },
+  weighting: { a1111: "a1111", comfy: "comfy", none: "none" },
+  rounding: { round: "round", truncate: "truncate" },
+  match: { diffusers: "diffusers", a1111: "a1111", comfyui: "comfyui", sdcpp: "sdcpp" },
 };
 
-const rng: Setter = (draft, value, name) => {
-  const found = typeof value === "string" ? RNGS[value.toLowerCase()] : undefined;
-  if (found === undefined) throw wrong(name, value, "cpu or cuda");
-  draft.recipe.rng = found;
+const word = (field: keyof typeof WORDS): Setter => (draft, value, name) => {
+  const words = WORDS[field];
+  const spelling = typeof value === "string" ? value.toLowerCase() : "";
+  if (!Object.hasOwn(words, spelling)) {
+    throw wrong(name, value, `one of ${Object.keys(words).join(", ")}`);
+  }
+  Object.assign(draft.recipe, { [field]: words[spelling] });
 };
 
 const output: Setter = (draft, value, name) => {
@@ -131,7 +140,12 @@ const LONG: Readonly<Record<string, Setter>> = {
   clipskip: whole("clipSkip", 1),
   clipstopatlastlayers: whole("clipSkip", 1),
   eta: decimal("eta", 1),
-  rng,
+  rng: word("rng"),
+  samplerrng: word("samplerRng"),
+  batchseeds: word("batchSeeds"),
+  weighting: word("weighting"),
+  rounding: word("rounding"),
+  match: word("match"),
   output,
   outpathsamples: output,
   // these change no picture, or only together with others that are refused

@@ -125,7 +125,9 @@ Deno.test("parsePromptFile reads JSON lines with the names of A1111's API, sd.cp
       prompt: "狐",
       cfgScale: 4,
       clipSkip: 2,
-      rng: "cuda",
+      rng: "NV",
+      weighting: "comfy",
+      match: "a1111",
       output: "fox.png",
       "cfg-scale": 5,
       eta: null,
@@ -147,7 +149,7 @@ Deno.test("parsePromptFile reads JSON lines with the names of A1111's API, sd.cp
       clipSkip: 2,
     },
     { prompt: "a fox", batchCount: 2, sampler: "euler", steps: 8, schedule: "simple", cfgScale: 3 },
-    { prompt: "狐", cfgScale: 5, clipSkip: 2, rng: "cuda" },
+    { prompt: "狐", cfgScale: 5, clipSkip: 2, rng: "cuda", weighting: "comfy", match: "a1111" },
   ]);
   equal(parsePromptFile(text).items[2].output, "fox.png");
 });
@@ -178,6 +180,7 @@ const BAD: readonly (readonly [line: string, said: RegExp])[] = [
   ['{"prompt": "a", "steps": 2.5}', /sets steps to 2\.5, and a whole number of at least 1/],
   ['{"prompt": "a", "enable_hr": true}', /sets "enable_hr", which there is not/],
   ['{"prompt": "a", "override_settings": {"sd_model_checkpoint": "x"}}', /sd_model_checkpoint/],
+  ['{"prompt": "a", "match": "invoke"}', /"invoke", and one of diffusers, a1111, comfyui, sdcpp/],
   ['{"prompt": "a", "seed": 4294967296}', /from -1 to 4294967295/],
   ["[", /JSON document of several lines/],
   ['[{"prompt": "a"}]', /JSON document of several lines/],
