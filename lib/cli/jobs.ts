@@ -75,11 +75,12 @@ function faultOf({ recipe: { sampler, schedule } }: PromptItem): string | undefi
 async function fingerprint(
   recipe: Recipe,
   output: string | undefined,
-  { model, vae, taesd, dtype, tokenizer, styles, style, wildcards }: DrawingOptions,
+  { model, vae, taesd, tokenizer, styles, wildcards, ...options }: DrawingOptions,
 ): Promise<string> {
   const paths = await Promise.all([model, vae, taesd, tokenizer, styles, wildcards].map(realPath));
+  const { dtype, style, bits, quality } = options;
   const settings = Object.entries(recipe).sort(([a], [b]) => a < b ? -1 : 1);
-  const text = JSON.stringify([settings, paths, dtype, style, output]);
+  const text = JSON.stringify([settings, paths, dtype, style, bits, quality, output]);
   return (await sha256(text)).slice(0, 32);
 }
 
