@@ -23,7 +23,11 @@ export function roomOf({ budget, memory }: Device): Room {
 /** Outputs by name; made only where they are not assembled yet. */
 type Outputs = () => ReadonlyMap<string, Tensor>;
 
+/** Assemblies that stay when sizes change: enough for requests of a few shapes that come in turns. */
+const KEPT = 8;
+
 export class Programs {
+  /** The latest used last. */
   readonly #assemblies = new Map<string, Assembly>();
   readonly #layoutOf: LayoutOfName;
 
@@ -41,12 +45,11 @@ export class Programs {
    * the device can bind.
    */
   assembly(key: string, outputs: Outputs, bound: ReadonlySet<string> = new Set()): Assembly {
-    let assembly = this.#assemblies.get(key);
-    if (!assembly) {
-      const { profile, choice } = this.device;
-      assembly = assemble(outputs(), profile, this.#layoutOf, bound, choice);
-      this.#assemblies.set(key, assembly);
-    }
+    const { profile, choice } = this.device;
+    const assembly = this.#assemblies.get(key) ??
+      assemble(outputs(), profile, this.#layoutOf, bound, choice);
+    this.#assemblies.delete(key);
+    this.#assemblies.set(key, assembly);
     return assembly;
   }
 
@@ -61,8 +64,14 @@ export class Programs {
     for (const assembly of this.#assemblies.values()) yield* warmPipelines(this.device, assembly);
   }
 
-  /** Forgets what was assembled: sizes changed, or layouts. */
+  /** Forgets what was assembled, because layouts changed. */
   clear(): void {
     this.#assemblies.clear();
+  }
+
+  /** Forgets what was not used of late: sizes changed. */
+  trim(): void {
+    const keys = [...this.#assemblies.keys()];
+    for (const key of keys.slice(0, -KEPT)) this.#assemblies.delete(key);
   }
 }

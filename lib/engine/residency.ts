@@ -84,7 +84,7 @@ export class Residency implements Disposable {
    */
   plan(key: string, what: string, stages: readonly Stage[]): MemoryPlan {
     if (this.#plan?.key !== key) {
-      if (this.#plan) { for (const { programs } of this.#parts.values()) programs.clear(); }
+      if (this.#plan) { for (const { programs } of this.#parts.values()) programs.trim(); }
       const plan = this.#together(stages) ?? this.#inTurns(what, stages);
       this.#turns = plan.turns;
       this.#plan = { key, plan };
