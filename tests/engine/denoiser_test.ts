@@ -162,3 +162,40 @@ Deno.test("UnetRunner runs conditions one after another where a batch exceeds th
   await assert.rejects(() => predict(none, least, steps), MemoryError);
   assert.equal(none.memory.live, before);
 });
+
+Deno.test("UnetRunner keeps what it needs of several lists of conditions, and computes again what was used longest ago", async () => {
+  await using device = await openDevice({ minimum: true });
+  using loaded = await load(device, "sd1");
+  const { config, parameters } = loaded;
+  const size = { height: 6, width: 10 };
+  using whole = await wholeUnet(device, loaded, size);
+  const programs = new Programs(device, parameters);
+  let computed = 0;
+  const compileOnce = programs.compile.bind(programs);
+  programs.compile = (key, outputs, options) => {
+    if (key.endsWith("what reads the prompts alone")) computed++;
+    return compileOnce(key, outputs, options);
+  };
+  const [a, b, c] = [1, 2, 3].map((seed) => conditionOf(config, seed));
+  const copy = { ...b, text: { ...b.text, hidden: b.text.hidden.slice() } };
+  const x = waves(config.inChannels * size.height * size.width, 4);
+  using runner = new UnetRunner(programs, config, { ...size, sets: 2 });
+  const plan: readonly (readonly [readonly Condition[], number])[] = [
+    [[a, b], 1],
+    [[a, c], 2],
+    [[a, b], 2],
+    [[a, c], 2],
+    [[c, a], 3], // in place of a and b
+    [[a, c], 3],
+    [[a, copy], 4],
+    [[a, b], 4],
+  ];
+  for (const [step, [conditions, times]] of plan.entries()) {
+    const predictions = await runner.predict(x, 500, conditions);
+    assert.equal(computed, times, `step ${step}`);
+    for (const [i, prediction] of predictions.entries()) {
+      const error = nmse(prediction, await whole.predict(x, 500, conditions[i]));
+      assert.ok(error < SAME, `step ${step}, condition ${i}: NMSE ${error}`);
+    }
+  }
+});
