@@ -73,7 +73,8 @@ export async function drawAll(
   for (const each of badOnes) await tell(each, each.message);
 
   const stem = stemOf(name, shard);
-  const output = await outputOf(options, { temporary: `.ldm-${stem}.tmp` });
+  // a temporary file of a known name, which the next run takes over, is safe only behind the journal's lock
+  const output = await outputOf(options, isKept ? { temporary: `.ldm-${stem}.tmp` } : {});
   using journal = isKept && output.folder !== undefined
     ? await openJournal(output.folder, stem, name)
     : undefined;

@@ -73,7 +73,7 @@ export async function openOutput(pattern: string, options: OutputOptions): Promi
   const full = await completed(pattern, options);
   if (await exists(full) === "special") return single(full, options.extension);
   checkPlaceholders(full);
-  await tryFolder(full, options.temporary);
+  await tryFolder(full);
   const used = new Set<string>();
   /** The first name of a result that this run does not have yet and `take` takes. */
   const first = async (fields: Fields, take: Take): Promise<string> => {
@@ -173,16 +173,12 @@ function folderOf(pattern: string): string {
 /** A part of a pattern that is known when a result is saved. */
 const DEPENDS = /\{\w*\}|%(0\d+)?d/;
 
-/** Makes a pattern's folder and tries it with an empty file. */
-async function tryFolder(pattern: string, temporary?: string): Promise<void> {
+/** Makes a pattern's folder and tries it with an empty file, whose name is no other process's. */
+async function tryFolder(pattern: string): Promise<void> {
   const dir = folderOf(pattern);
   try {
     await Deno.mkdir(dir, { recursive: true });
-    const trial = temporary === undefined
-      ? await Deno.makeTempFile({ dir, prefix: ".ldm-" })
-      : join(dir, temporary);
-    if (temporary !== undefined) await Deno.writeFile(trial, new Uint8Array());
-    await Deno.remove(trial);
+    await Deno.remove(await Deno.makeTempFile({ dir, prefix: ".ldm-" }));
   } catch (error) {
     throw fileError("write", pattern, error);
   }

@@ -70,6 +70,13 @@ Deno.test("openOutput keeps prompts inside the folder and within a name's length
     deepEqual(await save(folder, "{prompt}.png", [{ seed: 1, prompt: "?!" }]), ["untitled.png"]);
   }));
 
+Deno.test("openOutput leaves the temporary file of a process that works there alone", () =>
+  inFolder(async (folder) => {
+    await Deno.writeFile(join(folder, "other.tmp"), CONTENT);
+    await openOutput(join(folder, "x.png"), { ...OPTIONS, temporary: "other.tmp" });
+    deepEqual(await Deno.readFile(join(folder, "other.tmp")), CONTENT);
+  }));
+
 Deno.test("openOutput leaves no file behind when only asked for a name", () =>
   inFolder(async (folder) => {
     const output = await openOutput(join(folder, "x.png"), OPTIONS);
