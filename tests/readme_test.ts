@@ -17,6 +17,7 @@ const STAND_INS: Readonly<Record<string, string>> = {
   "photo.jpg": "pictures/fox.png",
   "old.png": "pictures/made/tiny.png",
   "foxes.txt": "prompts/foxes.txt",
+  "photos": "pictures",
 };
 
 /** What takes long, and what is run in its place; doctor and tune have tests of their own. */
@@ -26,6 +27,12 @@ const SHORTCUTS: readonly (readonly [written: string, run: string])[] = [
   // the second picture of the same prompt is drawn by the same command but for how it starts
   ['ldm.js "a red fox in the snow" -m v1-5-pruned-emaonly.safetensors', "ldm.js --version"],
   ["...old?.recipe, seed", "...old?.recipe, width: 32, height: 32, steps: 2, seed"],
+  [
+    "--set f=8 --set size=256 --set batch=4",
+    "--set f=2 --set size=16 --set batch=1 --set autoencoder.width=8 --set autoencoder.groups=4 " +
+    "--set autoencoder.layers=1 --set discriminator.weight=0 --set steps=1 --set sample.every=0",
+  ],
+  ["--set steps=20000", "--set steps=2"],
   ["ldm doctor\n", "ldm doctor --help\n"],
   ["ldm tune v1-5-pruned-emaonly.safetensors", "ldm tune --help"],
 ];
