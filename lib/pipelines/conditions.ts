@@ -11,6 +11,7 @@ import type { Condition, Model, TextEmbedding, TokenIds } from "../engine/model.
 import type { Embeddings } from "./embeddings.ts";
 import { emphasize, interpolate, type WeightedChunk } from "./emphasis.ts";
 import type { Settings } from "./events.ts";
+import { ownClipSkip } from "./settings.ts";
 import { type Chunk, type Reading, type Script, scriptsOf, textAt } from "./prompts.ts";
 
 /** Chunks up to which prompts are repeated; beyond, the shorter is filled up with empty chunks. */
@@ -76,7 +77,7 @@ export async function conditionsOf(
 ): Promise<Conditions> {
   const { parts, negative, empty } = reading;
   const chunks = chunksOf(reading, settings).map(({ ids }) => ids);
-  const found = await embeddings.of(chunks, settings.clipSkip);
+  const found = await embeddings.of(chunks, ownClipSkip(model, settings));
   const states: States = new Map(chunks.map((ids, i) => [ids, found[i]]));
   const lengths = lengthsOf(reading);
   const positive = Math.max(...parts.map(longest));

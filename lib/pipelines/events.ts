@@ -30,7 +30,7 @@ export interface Settings {
   readonly schedule: ScheduleName | undefined;
   /** `undefined` is the sampler's own. */
   readonly eta: number | undefined;
-  /** 1 is the family's own layer of the text encoder. */
+  /** 1 is the family's own layer of the text encoder, or as the matched tool counts. */
   readonly clipSkip: number;
   /** Whose generator the noise is. */
   readonly rng: Rng;

@@ -25,6 +25,11 @@ export interface Match {
   readonly schedule: (sampler: SamplerName) => ScheduleName | undefined;
   /** When SDXL is told zeros in place of the negative prompt: where there is none, where it is empty, or never. */
   readonly zeroNegative: "absent" | "empty" | "never";
+  /**
+   * How CLIP skip counts: from the layer that a checkpoint was trained with; so for SD 1 alone, while others do not heed it; or
+   * from the last layer, in which SD 2 and XL were trained with 2.
+   */
+  readonly clipSkip: "own" | "sd1" | "last";
   /** Samplers that are not quite the tool's here, and why. */
   readonly unmatched: Readonly<Partial<Record<SamplerName, string>>>;
 }
@@ -59,6 +64,7 @@ export const USUAL: Match = {
   dialect: "diffusers",
   schedule: () => undefined,
   zeroNegative: "absent",
+  clipSkip: "own",
   unmatched: {},
 };
 
@@ -74,6 +80,7 @@ export const MATCHES: Readonly<Record<MatchName, Match>> = {
     dialect: "a1111",
     schedule: (sampler) => AUTOMATIC[sampler],
     zeroNegative: "empty",
+    clipSkip: "sd1",
     unmatched: { dpmpp_2m_sde: BROWNIAN, unipc: OWN_UNIPC, lcm: OWN_LCM },
   },
   comfyui: {
@@ -85,6 +92,7 @@ export const MATCHES: Readonly<Record<MatchName, Match>> = {
     dialect: "comfyui",
     schedule: () => "discrete",
     zeroNegative: "never",
+    clipSkip: "last",
     unmatched: { dpmpp_2m_sde: BROWNIAN, unipc: OWN_UNIPC, lcm: OWN_LCM, pndm: ABSENT },
   },
   sdcpp: {
@@ -96,6 +104,7 @@ export const MATCHES: Readonly<Record<MatchName, Match>> = {
     dialect: "sdcpp",
     schedule: () => "discrete",
     zeroNegative: "empty",
+    clipSkip: "last",
     unmatched: { dpmpp_2m_sde: BROWNIAN, unipc: ABSENT, pndm: ABSENT, lcm: OWN_LCM },
   },
 };

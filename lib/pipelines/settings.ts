@@ -50,7 +50,10 @@ export interface TextToImage {
   readonly rounding?: Rounding | undefined;
   /** SDXL: zeros stand for the negative prompt. */
   readonly zeroNegative?: boolean | undefined;
-  /** 1 is the layer that the checkpoint was trained with, 2 the one before it. */
+  /**
+   * 1 is the layer that the checkpoint was trained with, 2 the one before it; with `match`, as that tool counts: ComfyUI and
+   * stable-diffusion.cpp from the last layer, AUTOMATIC1111 not at all but for SD 1.
+   */
   readonly clipSkip?: number | undefined;
   /** How the first stage decodes. */
   readonly tiling?: Tiling | undefined;
@@ -89,7 +92,7 @@ export function settle(model: Model, request: TextToImage): Settings {
     sampler,
     schedule: named === undefined ? match.schedule(sampler) : parseSchedule(named),
     eta: request.eta,
-    clipSkip: request.clipSkip ?? 1,
+    clipSkip: request.clipSkip ?? (countsFromLast(model, match) ? 2 : 1),
     rng,
     samplerRng: samplerRng === rng ? undefined : samplerRng,
     batchSeeds: request.batchSeeds ?? match.batchSeeds,
@@ -103,7 +106,7 @@ export function settle(model: Model, request: TextToImage): Settings {
   requireInteger("steps", settings.steps, 1, 1000);
   requireNumber("the guidance scale", settings.cfgScale, 0, Infinity);
   requireNumber("guidance rescale", settings.guidanceRescale, 0, 1);
-  requireInteger("CLIP skip", settings.clipSkip, 1, 12);
+  requireInteger("CLIP skip", settings.clipSkip, countsFromLast(model, match) ? 2 : 1, 13);
   if (settings.eta !== undefined) requireNumber("eta", settings.eta, 0, 1);
   return settings;
 }
@@ -111,6 +114,18 @@ export function settle(model: Model, request: TextToImage): Settings {
 /** The conventions that a request is filled in with. */
 export function matchOf(name: MatchName | undefined): Match {
   return name === undefined ? USUAL : MATCHES[name];
+}
+
+/** Whether the layer that a checkpoint was trained with is 2 as a tool counts. */
+function countsFromLast({ family }: Model, { clipSkip }: Match): boolean {
+  return clipSkip === "last" && family !== "sd1";
+}
+
+/** CLIP skip as the engine counts: 1 is the layer that the checkpoint was trained with. */
+export function ownClipSkip(model: Model, { clipSkip, match: name }: Settings): number {
+  const match = matchOf(name);
+  if (match.clipSkip === "sd1" && model.family !== "sd1") return 1;
+  return countsFromLast(model, match) ? clipSkip - 1 : clipSkip;
 }
 
 /** Whether the network is told what is not asked for as well. */

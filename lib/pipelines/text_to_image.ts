@@ -22,7 +22,15 @@ import type { PipelineEvent, Settings } from "./events.ts";
 import { decodeLatents, toBytes } from "./first_stage.ts";
 import { noisesOf } from "./noise.ts";
 import { type Reading, readPrompts } from "./prompts.ts";
-import { isGuided, matchOf, type Place, placesOf, settle, type TextToImage } from "./settings.ts";
+import {
+  isGuided,
+  matchOf,
+  ownClipSkip,
+  type Place,
+  placesOf,
+  settle,
+  type TextToImage,
+} from "./settings.ts";
 import { tokenizersOf, type Vocabulary } from "./tokens.ts";
 
 export type { TextToImage } from "./settings.ts";
@@ -158,7 +166,7 @@ function makePipeline(
     if (jobs.length === 0) return;
     if (held?.key !== denoiserKey(jobs[0].run)) release();
     if (!model.prepare(jobs[0].run).keeps) release();
-    const skips = Map.groupBy(jobs, ({ settings }) => settings.clipSkip);
+    const skips = Map.groupBy(jobs, ({ run }) => run.clipSkip);
     for (const [clipSkip, some] of skips) {
       const chunks = some.flatMap(({ reading, settings }) => chunksOf(reading, settings));
       await embeddings.fill(chunks.map(({ ids }) => ids), clipSkip);
@@ -201,7 +209,7 @@ function jobOf(
   const settings = settle(model, request);
   const places = placesOf(request, settings);
   const scheduler = parseSchedulerConfig(model.scheduler);
-  const { sampler, schedule, steps, width, height, clipSkip } = settings;
+  const { sampler, schedule, steps, width, height } = settings;
   const match = matchOf(settings.match);
   const sdxl = model.family === "sdxl";
   const plan = planSampling({ sampler, schedule, steps, scheduler, dialect: match.dialect, sdxl });
@@ -249,7 +257,7 @@ function jobOf(
       sets,
       changes,
       keeps: isLasting || places.length > 1,
-      clipSkip,
+      clipSkip: ownClipSkip(model, settings),
       tiling: request.tiling ?? "auto",
     },
   };

@@ -243,6 +243,32 @@ Deno.test("match decides when SDXL is told zeros for the negative prompt", async
   assert.equal(await isZero({ match: "comfyui", zeroNegative: true }), true);
 });
 
+Deno.test("match counts CLIP skip as the tool does", async () => {
+  const skips: Record<string, readonly (number | undefined)[]> = {};
+  for (const family of ["sd1", "sdxl"] as const) {
+    const { model, calls } = fakeModel({ family });
+    using pipeline = textToImagePipeline(model, { embeddingBytes: 0 });
+    for (const match of [undefined, ...MATCH_NAMES]) {
+      calls.clipSkips.length = 0;
+      for (const clipSkip of [undefined, 2, 3]) {
+        await images(
+          pipeline.run({ prompt: "a", steps: 1, seed: 1, cfgScale: 1, match, clipSkip }),
+        );
+      }
+      skips[`${family} ${match}`] = [...calls.clipSkips];
+    }
+  }
+  assert.deepEqual(skips, {
+    ...{ "sd1 undefined": [1, 2, 3], "sd1 diffusers": [1, 2, 3], "sd1 a1111": [1, 2, 3] },
+    ...{ "sd1 comfyui": [1, 2, 3], "sd1 sdcpp": [1, 2, 3] },
+    ...{ "sdxl undefined": [1, 2, 3], "sdxl diffusers": [1, 2, 3], "sdxl a1111": [1, 1, 1] },
+    ...{ "sdxl comfyui": [1, 1, 2], "sdxl sdcpp": [1, 1, 2] },
+  });
+  const { model } = fakeModel({ family: "sdxl" });
+  const last = { prompt: "a", match: "comfyui", clipSkip: 1 } as const;
+  await assert.rejects(draw(model, last), /CLIP skip to 1: a whole number from 2/);
+});
+
 Deno.test("rounding is to the nearest or down, and the numbers come along", async () => {
   const { model } = fakeModel();
   for (const rounding of ["round", "truncate"] as const) {
