@@ -82,16 +82,25 @@ const MEANINGS: { readonly [K in OpName]: Meaning<K> | null } = {
       .transpose([3, 1, 2, 0]);
   },
   attention: (node) => {
-    const { graph, attrs: { scale, causal } } = node;
-    const [q, k, v] = attended(node);
-    const [t, s] = [q.shape[1], k.shape[1]];
-    const [queries, keys, values] = [q, k, v].map((x) => x.transpose([0, 2, 1, 3])); // [n, heads, ·, d]
-    const scores = queries.matmul(keys, { transposeB: true }).mul(scale); // [n, heads, t, s]
-    const seen = Array.from({ length: t * s }, (_, i) => i % s <= Math.floor(i / s) ? 1 : 0);
-    const masked = causal
-      ? graph.node("select", [graph.constant(seen, [t, s]), scores, graph.constant(LOWEST)], {})
-      : scores;
-    return softmaxOf(masked).matmul(values, { transposeB: false }).transpose([0, 2, 1, 3]);
+    const [q, k, v] = attended(node).map(byHead); // [n, heads, ·, d]
+    return byHead(softmaxOf(scoresOf(q, k, node.attrs)).matmul(v, { transposeB: false }));
+  },
+  attentionLogSum: ({ inputs: [q, k], attrs }) => {
+    const scores = scoresOf(byHead(q), byHead(k), attrs);
+    const top = scores.maximum([-1]);
+    return byHead(scores.sub(top).exp().sum([-1]).log().add(top));
+  },
+  attentionGradient: ({ inputs, attrs }) => {
+    const [q, k, v, dy, logSum, along] = inputs.map(byHead);
+    const weights = scoresOf(q, k, attrs).sub(logSum).exp(); // [n, heads, t, s]
+    const dScores = () =>
+      weights.mul(dy.matmul(v, { transposeB: true }).sub(along)).mul(attrs.scale);
+    const product = { // of a matrix and what its columns, or its rows, are weights of
+      q: () => dScores().matmul(k, { transposeB: false }),
+      k: () => dScores().transpose([0, 1, 3, 2]).matmul(q, { transposeB: false }),
+      v: () => weights.transpose([0, 1, 3, 2]).matmul(dy, { transposeB: false }),
+    }[attrs.of];
+    return byHead(product());
   },
 
   groupMoments: ({ inputs: [x], attrs: { groups }, graph }) => {
@@ -164,6 +173,24 @@ function framedTo(
     return x.slice(i, from, to).pad(pad(Math.max(0, before)), pad(length - before - to));
   };
   return axis(axis(x, 1, top, height), 2, left, width);
+}
+
+/** [n, t, heads, d] ↔ [n, heads, t, d] */
+function byHead(x: Tensor): Tensor {
+  return x.transpose([0, 2, 1, 3]);
+}
+
+/** scale · q kᵀ [n, heads, t, s], where causal with the lowest number for keys after the query. */
+function scoresOf(
+  q: Tensor,
+  k: Tensor,
+  { scale, causal }: { readonly scale: number; readonly causal: boolean },
+): Tensor {
+  const [t, s] = [q.shape[2], k.shape[2]];
+  const scores = q.matmul(k, { transposeB: true }).mul(scale);
+  if (!causal) return scores;
+  const seen = Array.from({ length: t * s }, (_, i) => i % s <= Math.floor(i / s) ? 1 : 0);
+  return q.graph.constant(seen, [t, s]).select(scores, LOWEST);
 }
 
 /** Over the last axis; the largest is subtracted first, so that no exponential overflows. */

@@ -5,7 +5,7 @@
  */
 
 import { sameShape, type Shape, show } from "../base/shape.ts";
-import { meaningOf } from "./decompose.ts";
+import { attended, meaningOf } from "./decompose.ts";
 import type { InputsOf, OpName } from "./ops.ts";
 import { reachable } from "./rewrite.ts";
 import type { Tensor, TensorOf } from "./tensor.ts";
@@ -218,7 +218,23 @@ const VJP: { readonly [K in OpName]: Vjp<K> | "by its meaning" } = {
       graph.node("conv2d", [x, dw], { stride, padding, upsample }),
     ];
   },
-  attention: "by its meaning",
+  attention: (dy, y) => {
+    const { scale, causal, heads } = y.attrs;
+    const [q, k, v] = attended(y);
+    const logSum = y.graph.node("attentionLogSum", [q, k], { scale, causal });
+    const along = dy.mul(y).sum([-1]);
+    const by = (of: "q" | "k" | "v", i: number) => {
+      const inputs = [q, k, v, dy, logSum, along] as const;
+      const found = y.graph.node("attentionGradient", inputs, { of, scale, causal });
+      if (!heads) return found;
+      const before = heads.first[i];
+      const after = y.inputs[i].shape[2] - before - heads.count;
+      return found.pad([0, 0, before, 0], [0, 0, after, 0]);
+    };
+    return [by("q", 0), by("k", 1), by("v", 2)];
+  },
+  attentionLogSum: "by its meaning",
+  attentionGradient: "by its meaning",
 
   groupMoments: (dy, y) => {
     const [x] = y.inputs;

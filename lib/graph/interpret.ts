@@ -382,6 +382,72 @@ function attention(node: TensorOf<"attention">, { inputs }: Context): Float64Arr
   return out;
 }
 
+/** Calls `visit` for each query, the keys that it sees, and their scores, for each sample and head. */
+function eachQuery(
+  { q, k, attrs: { scale, causal } }: {
+    readonly q: { readonly data: Float64Array; readonly shape: Shape };
+    readonly k: { readonly data: Float64Array; readonly shape: Shape };
+    readonly attrs: { readonly scale: number; readonly causal: boolean };
+  },
+  visit: (query: number, scores: Float64Array, keyOf: (i: number) => number) => void,
+): void {
+  const [n, t, heads, d] = q.shape;
+  const s = k.shape[1];
+  const row = new Float64Array(s);
+  for (let image = 0; image < n; image++) {
+    for (let head = 0; head < heads; head++) {
+      const keyOf = (i: number) => (image * s + i) * heads + head;
+      for (let i = 0; i < t; i++) {
+        const query = (image * t + i) * heads + head;
+        const seen = causal ? Math.min(i + 1, s) : s;
+        dots(q.data, query * d, k.data, keyOf(0) * d, heads * d, d, seen, row, 0);
+        visit(query, row.subarray(0, seen).map((score) => score * scale), keyOf);
+      }
+    }
+  }
+}
+
+function attentionLogSum(
+  node: TensorOf<"attentionLogSum">,
+  { inputs: [q, k] }: Context,
+): Float64Array {
+  const out = new Float64Array(node.size);
+  const [{ shape }, { shape: keys }] = node.inputs;
+  const operands = { q: { data: q, shape }, k: { data: k, shape: keys } };
+  eachQuery({ ...operands, attrs: node.attrs }, (query, scores) => {
+    const top = scores.reduce((a, b) => Math.max(a, b), -Infinity);
+    out[query] = top + Math.log(scores.reduce((sum, score) => sum + Math.exp(score - top), 0));
+  });
+  return out;
+}
+
+function attentionGradient(
+  node: TensorOf<"attentionGradient">,
+  { inputs: [q, k, v, dy, logSum, along] }: Context,
+): Float64Array {
+  const { of, scale } = node.attrs;
+  const [{ shape }, { shape: keys }] = node.inputs;
+  const d = shape[3];
+  const out = new Float64Array(node.size);
+  const add = (to: number, factor: number, x: Float64Array, from: number) => {
+    for (let c = 0; c < d; c++) out[to * d + c] += factor * x[from * d + c];
+  };
+  const operands = { q: { data: q, shape }, k: { data: k, shape: keys } };
+  eachQuery({ ...operands, attrs: node.attrs }, (query, scores, keyOf) => {
+    scores.forEach((score, i) => {
+      const key = keyOf(i);
+      const weight = Math.exp(score - logSum[query]);
+      let change = 0;
+      for (let c = 0; c < d; c++) change += dy[query * d + c] * v[key * d + c];
+      const dScore = weight * (change - along[query]) * scale;
+      if (of === "q") add(query, dScore, k, key);
+      else if (of === "k") add(key, dScore, q, query);
+      else add(key, weight, dy, query);
+    });
+  });
+  return out;
+}
+
 /** Mean and variance of `count` runs of `length` elements that lie `step` apart, from `at` on. */
 function moments(
   x: Float64Array,
@@ -565,6 +631,8 @@ const EVALUATORS: { readonly [K in OpName]: Evaluator<K> } = {
   conv2dTranspose,
   conv2dWeight,
   attention,
+  attentionLogSum,
+  attentionGradient,
 
   groupMoments,
   groupNormalize,

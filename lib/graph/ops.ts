@@ -151,6 +151,19 @@ export interface Ops<T> {
     inputs: readonly [q: T, k: T, v: T];
     attrs: { scale: number; causal: boolean; heads?: Heads };
   };
+  /** log Σ e^(scale · q kᵀ) over the keys that each query sees: q [n, t, heads, d], k [n, s, heads, d] → [n, t, heads, 1]. */
+  attentionLogSum: {
+    inputs: readonly [q: T, k: T];
+    attrs: { scale: number; causal: boolean };
+  };
+  /**
+   * Gradient of attention by q, k or v, from the gradient dy [n, t, heads, d] by its result y, `logSum` as
+   * `attentionLogSum` gives it, and `along` [n, t, heads, 1] = Σ y · dy (Dao et al. 2022, "FlashAttention", algorithm 4).
+   */
+  attentionGradient: {
+    inputs: readonly [q: T, k: T, v: T, dy: T, logSum: T, along: T];
+    attrs: { of: "q" | "k" | "v"; scale: number; causal: boolean };
+  };
 
   // Norms.
   /** Mean and variance of each group of channels over all pixels: [n, …, c] → [n, groups, 2]. */
@@ -378,6 +391,23 @@ export const RULES: { readonly [K in OpName]: Rule<K> } = {
       }${part} is not defined`;
     });
     return f32([n, t, count, d]);
+  },
+  attentionLogSum: ([q, k]) => {
+    const [n, t, heads, d] = q.shape;
+    need(
+      q.shape.length === 4 && sameShape(k.shape, [n, k.shape[1], heads, d]),
+      () => `Attention of ${show(q.shape)} to ${show(k.shape)} is not defined`,
+    );
+    return f32([n, t, heads, 1]);
+  },
+  attentionGradient: ([q, k, v, dy, logSum, along], { of }) => {
+    const [n, t, heads, d] = q.shape;
+    const each = [n, t, heads, 1];
+    const fits = q.shape.length === 4 && sameShape(k.shape, [n, k.shape[1], heads, d]) &&
+      sameShape(v.shape, k.shape) && sameShape(dy.shape, q.shape) &&
+      sameShape(logSum.shape, each) && sameShape(along.shape, each);
+    need(fits, () => `The gradient of attention of ${show(q.shape)} has misfit operands`);
+    return f32({ q, k, v }[of].shape);
   },
 
   groupMoments: ([x], { groups }) => {

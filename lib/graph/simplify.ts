@@ -125,6 +125,7 @@ const REWRITES: { readonly [K in OpName]?: Rewrite<K> } = {
     if (isLess(a, b)) return b.add(a);
     if (b.op === "neg") return a.sub(b.inputs[0]);
     if (a.op === "neg") return b.sub(a.inputs[0]);
+    if (a.op === "pad" && b.op === "pad") return sideBySide(a, b) ?? sideBySide(b, a);
     const term = uniform(b);
     if (term === undefined) return undefined;
     if (term === 0) return spread(a, shape);
@@ -188,7 +189,11 @@ const REWRITES: { readonly [K in OpName]?: Rewrite<K> } = {
       end: end.map((n, i) => n + from[i]),
     });
   },
-  concat: ({ inputs }) => inputs.length === 1 ? inputs[0] : undefined,
+  concat: ({ inputs, attrs: { axis }, graph }) => {
+    if (inputs.length === 1) return inputs[0];
+    const flat = inputs.flatMap((x) => x.op === "concat" && x.attrs.axis === axis ? x.inputs : [x]);
+    return flat.length > inputs.length ? graph.concat(flat, axis) : undefined;
+  },
   pad: ({ inputs: [x], attrs: { before, after }, shape, graph }) => {
     if (sameShape(x.shape, shape)) return x;
     if (x.op !== "pad") return undefined;
@@ -203,6 +208,19 @@ const REWRITES: { readonly [K in OpName]?: Rewrite<K> } = {
     return x.op === "upsample" ? x.inputs[0].upsample(factor * x.attrs.factor) : undefined;
   },
 };
+
+/** The sum of two paddings where one begins at the end of the other, along one axis: what slices' gradients are. */
+function sideBySide(a: TensorOf<"pad">, b: TensorOf<"pad">): Tensor | undefined {
+  const [x, y] = [a.inputs[0], b.inputs[0]];
+  const same = a.shape.map((_, i) =>
+    a.attrs.before[i] === b.attrs.before[i] && a.attrs.after[i] === b.attrs.after[i]
+  );
+  const axis = same.indexOf(false);
+  const fits = axis >= 0 && axis === same.lastIndexOf(false) && sameShape(a.shape, b.shape) &&
+    a.attrs.before[axis] + x.shape[axis] === b.attrs.before[axis];
+  if (!fits) return undefined;
+  return a.graph.concat([x, y], axis).pad(a.attrs.before, b.attrs.after);
+}
 
 /** A part of a concatenation where it lies in one of its parts. */
 function partOf(

@@ -105,7 +105,7 @@ function partsOf(
 }
 
 /** The fewest vec4s of a dot product to write out so that no invocation runs too many rounds. */
-function depthFor(d4: number, steps: number): number {
+export function depthFor(d4: number, steps: number): number {
   for (let depth = 1; depth <= d4; depth++) {
     if (d4 % depth === 0 && steps * (d4 / depth + 1) <= MAX_ITERATIONS) return depth;
   }

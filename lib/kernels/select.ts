@@ -3,6 +3,7 @@
 import type { OpName } from "../graph/ops.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { attention } from "./attention.ts";
+import { attentionGradient, attentionLogSum } from "./attention_gradient.ts";
 import { conv2d, conv2dTranspose } from "./conv2d.ts";
 import { conv2dWeight } from "./conv2d_weight.ts";
 import { gather, scatterAdd } from "./index.ts";
@@ -53,6 +54,8 @@ export const KERNELS: { readonly [K in OpName]: Kernel<K> } = {
   conv2dTranspose,
   conv2dWeight,
   attention,
+  attentionLogSum,
+  attentionGradient,
 
   groupMoments,
   groupNormalize,

@@ -3,6 +3,8 @@
 import acrossSubgroups from "../../wgsl/across_subgroups.wgsl" with { type: "text" };
 import acrossWorkgroup from "../../wgsl/across_workgroup.wgsl" with { type: "text" };
 import attention from "../../wgsl/attention.wgsl" with { type: "text" };
+import attentionGradient from "../../wgsl/attention_gradient.wgsl" with { type: "text" };
+import attentionLogSum from "../../wgsl/attention_log_sum.wgsl" with { type: "text" };
 import attentionPack from "../../wgsl/attention_pack.wgsl" with { type: "text" };
 import attentionSubgroups from "../../wgsl/attention_subgroups.wgsl" with { type: "text" };
 import attentionTiles from "../../wgsl/attention_tiles.wgsl" with { type: "text" };
@@ -42,6 +44,8 @@ export const SOURCES: readonly string[] = [
   acrossSubgroups,
   acrossWorkgroup,
   attention,
+  attentionGradient,
+  attentionLogSum,
   attentionPack,
   attentionSubgroups,
   attentionTiles,

@@ -20,6 +20,24 @@ const FUSED: Readonly<Record<string, (g: Graph) => Tensor>> = {
     const heads = { count: 2, first: [1, 0, 3] } as const;
     return g.node("attention", [q, kv, kv], { scale: 0.5, causal: false, heads });
   },
+  ...Object.fromEntries(
+    (["q", "k", "v"] as const).flatMap((of) =>
+      [false, true].map((causal) => [
+        `gradient of ${causal ? "causal " : ""}attention by ${of}`,
+        (g: Graph) => {
+          const [q, dy] = ["q", "dy"].map((name) => g.input(name, [2, 4, 2, 5]));
+          const [k, v] = ["k", "v"].map((name) => g.input(name, [2, 3, 2, 5]));
+          const [sums, along] = ["sums", "along"].map((name) => g.input(name, [2, 4, 2, 1]));
+          const attrs = { of, scale: 0.5, causal };
+          return g.node("attentionGradient", [q, k, v, dy, sums, along], attrs);
+        },
+      ])
+    ),
+  ),
+  "logarithms of attention's sums": (g) => {
+    const [q, k] = [g.input("q", [2, 4, 2, 5]), g.input("k", [2, 3, 2, 5])];
+    return g.node("attentionLogSum", [q, k], { scale: 0.5, causal: true });
+  },
   softmax: (g) => g.input("x", [2, 3, 4]).softmax(),
   "group norm of pictures": (g) => {
     const [x, w, b] = [g.input("x", [2, 3, 2, 4]), g.input("w", [4]), g.input("b", [4])];

@@ -121,6 +121,19 @@ const CASES: { readonly [K in OpName]: readonly Build[] } = {
         ...{ scale: 0.5, causal: false, heads: { count: 2, first: [3, 0, 2] } },
       }),
   ],
+  attentionLogSum: [false, true].map((causal) => (g) =>
+    g.node("attentionLogSum", [x(g, 2, 4, 2, 3), y(g, 2, 3, 2, 3)], { scale: 0.7, causal })
+  ),
+  attentionGradient: (["q", "k", "v"] as const).map((of) => (g) => {
+    const [q, k, v] = [x(g, 2, 4, 2, 3), y(g, 2, 3, 2, 3), w(g, 2, 3, 2, 3)];
+    const [dy, sums, along] = [
+      g.input("dy", [2, 4, 2, 3]),
+      g.input("sums", [2, 4, 2, 1]),
+      g.input("along", [2, 4, 2, 1]),
+    ];
+    const attrs = { of, scale: 0.7, causal: true };
+    return g.node("attentionGradient", [q, k, v, dy, sums, along], attrs);
+  }),
   groupMoments: [(g) => x(g, 2, 3, 2, 4).groupMoments(2), (g) => x(g, 3, 6).groupMoments(3)],
   groupNormalize: [(g) => {
     const pixels = x(g, 2, 3, 2, 4);

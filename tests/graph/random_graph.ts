@@ -231,7 +231,7 @@ const STEPS: Readonly<Record<Exclude<OpName, "parameter" | "input">, Step>> = {
       (ow - 1) * stride + kw - padding.left - padding.right,
     ] as const;
     if (size.some((n) => n < 1)) return undefined;
-    const weight = w.weight([co, kh, kw, dice.pick([2, 4])], "conv");
+    const weight = w.weight([co, kh, kw, dice.pick([2, 4])]); // in rows
     return y.conv2dTranspose(weight, { size, stride, padding });
   },
   conv2dWeight: (w) => {
@@ -258,6 +258,21 @@ const STEPS: Readonly<Record<Exclude<OpName, "parameter" | "input">, Step>> = {
       return x.reshape([n, tokens, heads, d]);
     });
     return q.attention(k, v, { scale: 0.7, causal }).reshape([n, t, heads * d]);
+  },
+  attentionLogSum: (w) => {
+    const { dice } = w;
+    const [n, heads] = [dice.whole(1, 2), dice.whole(1, 2)];
+    const [q, k] = [dice.whole(1, 3), dice.whole(1, 3)].map((t) => w.input([n, t, heads, 2]));
+    return w.graph.node("attentionLogSum", [q, k], { scale: 0.7, causal: dice.chance(0.5) });
+  },
+  attentionGradient: (w) => {
+    const { dice } = w;
+    const [n, heads] = [dice.whole(1, 2), dice.whole(1, 2)];
+    const [t, s] = [dice.whole(1, 3), dice.whole(1, 3)];
+    const [q, k, v, dy] = [t, s, s, t].map((rows) => w.input([n, rows, heads, 2]));
+    const [sums, along] = [w.input([n, t, heads, 1]).add(1), w.input([n, t, heads, 1])];
+    const attrs = { of: dice.pick(["q", "k", "v"] as const), scale: 0.7, causal: dice.chance(0.5) };
+    return w.graph.node("attentionGradient", [q, k, v, dy, sums, along], attrs);
   },
   groupMoments: (w) => w.picture().groupMoments(2),
   groupNormalize: (w) => {

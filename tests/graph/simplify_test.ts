@@ -69,6 +69,30 @@ const RULES: Readonly<Record<string, readonly [before: Build, after: Build]>> = 
     ({ x }) => x.reshape([2, 12]).slice(1, 0, 2).transpose([1, 0]),
     ({ x }) => x.reshape([2, 12]).slice(1, 0, 2).transpose([1, 0]),
   ],
+  "detached": [({ x }) => x.detach().exp(), ({ x }) => x.exp()],
+  "a part of a concatenation": [
+    ({ g, x }) => g.concat([x, x.exp(), x], 1).slice(1, 4, 6),
+    ({ x }) => x.exp().slice(1, 1, 3),
+  ],
+  "parts of several that are concatenated stay": [
+    ({ g, x }) => g.concat([x, x.exp()], 1).slice(1, 2, 4),
+    ({ g, x }) => g.concat([x, x.exp()], 1).slice(1, 2, 4),
+  ],
+  "concatenation of a concatenation": [
+    ({ g, x }) => g.concat([g.concat([x, x.exp()], 1), x], 1),
+    ({ g, x }) => g.concat([x, x.exp(), x], 1),
+  ],
+  "sum of what slices give back": [
+    ({ x }) => x.pad([0, 0, 4], [0, 0, 2]).add(x.sin().pad([0, 0, 0], [0, 0, 6])),
+    ({ g, x }) => g.concat([x.sin(), x], 2).pad([0, 0, 0], [0, 0, 2]),
+  ],
+  "sum of paddings that overlap, or of two axes": [
+    ({ x }) => x.exp().pad([0, 1, 0], [0, 2, 0]).add(x.pad([0, 0, 0], [0, 3, 0])),
+    ({ x }) => {
+      const older = x.exp().pad([0, 1, 0], [0, 2, 0]);
+      return x.pad([0, 0, 0], [0, 3, 0]).add(older);
+    },
+  ],
   "slice of slice": [
     ({ x }) => x.slice(2, 1, 4).slice(2, 1, 2).slice(0, 1, 2),
     ({ g, x }) => g.node("slice", [x], { begin: [1, 0, 2], end: [2, 3, 3] }),
