@@ -27,7 +27,7 @@ const PACKAGES = [
   "upng-js",
 ];
 /** Bytes. CLIP's merges are 0.5 MB of them, packages 0.4 MB. */
-const SIZE_LIMIT = 2.5e6;
+const SIZE_LIMIT = 3e6;
 
 /** Tests of the command line that run once more with the bundle, each of another part of the program. */
 const SUITE: Readonly<Record<string, readonly string[]>> = {
@@ -42,9 +42,11 @@ const SUITE: Readonly<Record<string, readonly string[]>> = {
   ],
   "cli/txt2img_test.ts": [
     "ldm saves pictures with their parameters, prints their paths and never overwrites",
-    "ldm takes a tokenizer folder in place of the checkpoint's",
   ],
   "cli/batch_test.ts": ["ldm batch in four shards at once makes every picture once"],
+  "cli/rerun_test.ts": [
+    "ldm writes JPEGs that say what they were made with, and makes them again",
+  ],
   "cli/first_stage_test.ts": ["ldm encode --json tells where the latents are and their shape"],
   "faults/cli_test.ts": [
     "ldm refuses a truncated checkpoint",
