@@ -37,6 +37,7 @@ export type {
   FloatPicture,
   Latents,
   LoadOptions,
+  LoraChoice,
   MemoryPlan,
   Model,
   ReadProgress,

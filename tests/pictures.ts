@@ -39,6 +39,7 @@ export function withScheduler(model: Model, scheduler: unknown): Model {
     encodeText: (prompts, clipSkip) => model.encodeText(prompts, clipSkip),
     denoiser: (size) => model.denoiser(size),
     decodeImage: (latents, options) => model.decodeImage(latents, options),
+    useLoras: (choices) => model.useLoras(choices),
     encodeImage: (picture, options) => model.encodeImage(picture, options),
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };

@@ -7,6 +7,7 @@ import {
   openCheckpoint,
   type TokenizerFiles,
 } from "../formats/checkpoint.ts";
+import { LORA_COMPONENTS } from "../formats/lora.ts";
 import type { Device } from "../gpu/device.ts";
 import { type ClipConfig, type ClipOutput } from "../models/clip.ts";
 import { clipOutput, defaultsOf, FAMILIES, type Family } from "../models/config.ts";
@@ -32,6 +33,7 @@ import type {
   TextEmbedding,
   TokenIds,
 } from "./model.ts";
+import { type LoraChoice, Loras } from "./lora.ts";
 import { Part, type PartName } from "./part.ts";
 import type { Room } from "./programs.ts";
 import { Residency, type Stage } from "./residency.ts";
@@ -54,8 +56,11 @@ class Builder implements Disposable {
   readonly #parts: Part[] = [];
   readonly #checked = new Set<string>();
   readonly #files = new DisposableStack();
+  readonly loras: Loras;
 
-  constructor(readonly device: Device, readonly options: LoadOptions) {}
+  constructor(readonly device: Device, path: string, readonly options: LoadOptions) {
+    this.loras = this.#files.use(new Loras(path));
+  }
 
   async open(path: string): Promise<Checkpoint> {
     const checkpoint = await openCheckpoint(path);
@@ -76,8 +81,10 @@ class Builder implements Disposable {
     manifest: Manifest = whole,
   ): Part {
     const { path } = checkpoint;
-    const weights = checkpoint.components.get(component);
-    if (!weights) throw new TypeError(`There is no ${component}`);
+    const own = checkpoint.components.get(component);
+    if (!own) throw new TypeError(`There is no ${component}`);
+    const changeable = LORA_COMPONENTS.find((each) => each === component);
+    const weights = changeable ? this.loras.over(changeable, own) : own;
     if (!this.#checked.has(component)) {
       const warning = requireMatch(compare(weights.infos, whole, component), component, path);
       if (warning !== undefined) this.warnings.push(warning);
@@ -94,7 +101,7 @@ class Builder implements Disposable {
     const files = this.#files.move();
     const residency = new Residency(device, this.#parts, lifetime, progress);
     files.use(residency);
-    return { device, residency, files, lifetime };
+    return { device, residency, files, lifetime, loras: this.loras };
   }
 
   [Symbol.dispose](): void {
@@ -109,6 +116,7 @@ interface LoadedParts {
   /** Frees the parts, then closes the files. */
   readonly files: DisposableStack;
   readonly lifetime: "model" | "run";
+  readonly loras: Loras;
 }
 
 /** A first stage and which of its parts each half needs. */
@@ -168,7 +176,7 @@ export async function loadModel(
   path: string,
   options: LoadOptions = {},
 ): Promise<Model> {
-  using builder = new Builder(device, options);
+  using builder = new Builder(device, path, options);
   const checkpoint = await builder.open(path);
   const architecture = await architectureOf(checkpoint);
   const { family, unet } = requirePipeline(architecture, path);
@@ -205,6 +213,7 @@ export async function loadModel(
     );
   }
   const { warnings } = builder;
+  warnings.push(...(await builder.loras.use(options.loras ?? [])).warnings);
   const parts = builder.finish();
   using unwind = new DisposableStack();
   unwind.use(parts.files);
@@ -243,7 +252,7 @@ export async function loadFirstStage(
   path: string,
   options: LoadOptions = {},
 ): Promise<LoadedFirstStage> {
-  using builder = new Builder(device, options);
+  using builder = new Builder(device, path, options);
   const checkpoint = await builder.open(path);
   const architecture = await architectureOf(checkpoint);
   const found = await addFirstStage(builder, checkpoint, architecture);
@@ -306,8 +315,9 @@ class LoadedModel implements Model {
   readonly #firstStage: FirstStage;
   readonly #unet: UnetConfig;
   readonly #textEncoders: ReadonlyMap<"text_encoder" | "text_encoder_2", ClipConfig>;
+  readonly #loras: Loras;
 
-  constructor({ device, residency, files }: LoadedParts, parts: {
+  constructor({ device, residency, files, loras }: LoadedParts, parts: {
     readonly path: string;
     readonly family: Family;
     readonly unet: UnetConfig;
@@ -320,6 +330,7 @@ class LoadedModel implements Model {
     this.#device = device;
     this.#residency = residency;
     this.#files = files;
+    this.#loras = loras;
     this.#firstStage = firstStage;
     this.#unet = unet;
     this.#textEncoders = architecture.textEncoders;
@@ -441,6 +452,14 @@ class LoadedModel implements Model {
 
   encodeImage: Model["encodeImage"] = (picture, options) =>
     this.#residency.during("encoder", () => this.#firstStage.encode(picture, options));
+
+  async useLoras(choices: readonly LoraChoice[]): Promise<readonly string[]> {
+    if (JSON.stringify(choices) === JSON.stringify(this.#loras.choices)) return [];
+    this.#residency.requireIdle();
+    const { changed, warnings } = await this.#loras.use(choices);
+    for (const name of changed) this.#residency.part(name).unload();
+    return warnings;
+  }
 
   [Symbol.asyncDispose](): Promise<void> {
     this.#files.dispose();

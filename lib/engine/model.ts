@@ -5,9 +5,11 @@
 
 import type { Defaults, Family, Variant } from "../models/config.ts";
 import type { TokenizerFiles } from "../formats/checkpoint.ts";
+import type { LoraChoice } from "./lora.ts";
 import type { ReadProgress } from "./part.ts";
 import type { Lifetime, MemoryPlan } from "./residency.ts";
 
+export type { LoraChoice } from "./lora.ts";
 export type { ReadProgress } from "./part.ts";
 export type { MemoryPlan, StageMemory } from "./residency.ts";
 
@@ -123,6 +125,8 @@ export interface LoadOptions {
   readonly vae?: string;
   /** TAESD as the first stage: a file or folder. */
   readonly taesd?: string;
+  /** LoRAs in use from the beginning. */
+  readonly loras?: readonly LoraChoice[];
   /** Weights on the device: f16 (the default), or f32, which keeps what the checkpoint has. */
   readonly weights?: "f16" | "f32";
   /**
@@ -183,6 +187,13 @@ export interface Model extends AsyncDisposable {
   /** The denoiser at a size in latents; dispose of it to free what it holds. */
   denoiser(size: DenoiserRequest): Denoiser;
   /** The picture of some latents. */
+  /**
+   * Uses these LoRAs and no others from now on: what they change is read again. Returns what is to be told, such as layers
+   * that this model does not have. No denoiser may be there, and what was encoded before was encoded without them, so
+   * pipelines must be disposed of. Throws `FileError`, and `FormatError` for what is no LoRA for this model; then all stays
+   * as it was.
+   */
+  useLoras(choices: readonly LoraChoice[]): Promise<readonly string[]>;
   decodeImage(latents: Latents, options?: StageOptions): Promise<FloatPicture>;
   /** The latents of a picture: the mean of the encoder's distribution. */
   encodeImage(picture: FloatPicture, options?: StageOptions): Promise<Latents>;

@@ -182,6 +182,13 @@ export class Residency implements Disposable {
     return !this.#turns;
   }
 
+  /** Throws `TypeError` while someone works with a part. */
+  requireIdle(): void {
+    for (const [name, users] of this.#users) {
+      if (users > 0) throw new TypeError(`The ${name} cannot be changed while it is in use`);
+    }
+  }
+
   /** Reads everything that is not on the device yet. */
   async loadAll(): Promise<void> {
     for (const name of this.#parts.keys()) await this.#ready(name);

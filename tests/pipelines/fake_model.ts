@@ -101,6 +101,7 @@ export function fakeModel(overrides: Partial<Model> = {}): { model: Model; calls
       }
       return enlarged(latents, factor);
     },
+    useLoras: () => Promise.resolve([]),
     encodeImage: ({ height, width, data }) =>
       Promise.resolve({
         data: Float32Array.of(...data.slice(0, 3)),
