@@ -26,3 +26,10 @@ export function nearestOf(name: string, names: Iterable<string>): string | undef
   }
   return nearest;
 }
+
+/** What to say where `name` is none of the names: the nearest, else what there is. */
+export function hintOf(name: string, names: readonly string[]): string {
+  const nearest = nearestOf(name, names);
+  if (nearest !== undefined) return `did you mean ${JSON.stringify(nearest)}?`;
+  return `it knows ${names.slice(0, 20).join(", ")}${names.length > 20 ? ", …" : ""}`;
+}

@@ -7,7 +7,7 @@
 
 import { type Box, type LabelledBox, WHOLE } from "../base/box.ts";
 import { UsageError } from "../base/errors.ts";
-import { nearestOf } from "../base/nearest.ts";
+import { hintOf } from "../base/nearest.ts";
 
 /** How a model's layouts are written. */
 export interface LayoutForm {
@@ -68,12 +68,10 @@ export function layoutTokens(
 function classOf(label: string, { classes }: LayoutForm): number {
   const index = classes.indexOf(label);
   if (index >= 0) return index;
-  const nearest = nearestOf(label, classes);
-  const hint = nearest === undefined
-    ? `it knows ${classes.slice(0, 20).join(", ")}${classes.length > 20 ? ", …" : ""}`
-    : `did you mean ${JSON.stringify(nearest)}?`;
   throw new UsageError(
-    `Cannot use a box of ${JSON.stringify(label)}: the model has no such class; ${hint}`,
+    `Cannot use a box of ${JSON.stringify(label)}: the model has no such class; ${
+      hintOf(label, classes)
+    }`,
   );
 }
 

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Picture } from "../base/picture.ts";
 import { fileError, writeWhole } from "../formats/files.ts";
 import { type TensorData, writeSafetensors } from "../formats/safetensors.ts";
-import { checkpointShape } from "../nn/params.ts";
+import { checkpointShape, type ManifestEntry } from "../nn/params.ts";
 import type { Trainer } from "./trainer.ts";
 
 /** A weight as a checkpoint has it: [co, kh, kw, ci] → [co, ci, kh, kw]. */
@@ -39,6 +39,45 @@ export function fromCheckpoint(
   return out;
 }
 
+/** A parameter and its values, as the graph has them. */
+export interface Weight {
+  readonly entry: ManifestEntry;
+  readonly values: Float32Array<ArrayBuffer>;
+}
+
+/** All that a trainer changes. */
+export async function weightsOf(
+  { vectors }: Trainer,
+  from: "weight" | "average",
+): Promise<Weight[]> {
+  const values = await vectors.read(from);
+  return [...vectors.places].map(([name, { entry }]) => ({
+    entry,
+    values: values.get(name) ?? new Float32Array(),
+  }));
+}
+
+/** Weights under `scope` as a checkpoint has them, the scope cut off their names. */
+export function tensorsUnder(scope: string, weights: readonly Weight[]): TensorData[] {
+  return weights.filter(({ entry }) => entry.name.startsWith(`${scope}.`)).map(
+    ({ entry, values }) => {
+      const data = entry.role === "conv" ? toCheckpoint(values, entry.shape) : values;
+      return {
+        name: entry.name.slice(scope.length + 1),
+        dtype: "F32",
+        shape: checkpointShape(entry),
+        data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
+      };
+    },
+  );
+}
+
+/** diffusers' name of a file of weights, and transformers'. */
+export const WEIGHT_FILES = {
+  diffusers: "diffusion_pytorch_model",
+  transformers: "model",
+} as const;
+
 /**
  * Writes the trainer's parameters under `scope` into a folder, f32, the scope cut off their names. Each file is written
  * whole. Throws `FileError`.
@@ -46,29 +85,41 @@ export function fromCheckpoint(
 export async function saveComponent(
   folder: string,
   config: Readonly<Record<string, unknown>>,
-  { vectors }: Trainer,
+  trainer: Trainer,
   scope: string,
   from: "weight" | "average",
 ): Promise<void> {
-  const tensors: TensorData[] = [];
-  for (const [name, values] of await vectors.read(from)) {
-    const entry = vectors.places.get(name)?.entry;
-    if (!entry || !name.startsWith(`${scope}.`)) continue;
-    const data = entry.role === "conv" ? toCheckpoint(values, entry.shape) : values;
-    tensors.push({
-      name: name.slice(scope.length + 1),
-      dtype: "F32",
-      shape: checkpointShape(entry),
-      data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
-    });
-  }
-  await Deno.mkdir(folder, { recursive: true }).catch((error) => {
-    throw fileError("write", folder, error);
+  const tensors = tensorsUnder(scope, await weightsOf(trainer, from));
+  await writeComponent(folder, config, tensors, WEIGHT_FILES.diffusers);
+}
+
+/** Writes config.json and weights into a folder, each file whole. Throws `FileError`. */
+export async function writeComponent(
+  folder: string,
+  config: unknown,
+  tensors: readonly TensorData[],
+  file: string,
+): Promise<void> {
+  await makeFolder(folder);
+  await writeSafetensors(join(folder, `${file}.safetensors`), tensors, { format: "pt" });
+  await writeJson(join(folder, "config.json"), config);
+}
+
+/** Writes a JSON file whole, as Python's json.dump does with an indent of 2. Throws `FileError`. */
+export async function writeJson(path: string, value: unknown): Promise<void> {
+  await writeText(path, `${JSON.stringify(value, null, 2)}\n`);
+}
+
+/** Writes a file of text whole. Throws `FileError`. */
+export async function writeText(path: string, text: string): Promise<void> {
+  await writeWhole(path, new TextEncoder().encode(text));
+}
+
+/** Makes a folder and those above it. Throws `FileError`. */
+export async function makeFolder(path: string): Promise<void> {
+  await Deno.mkdir(path, { recursive: true }).catch((error) => {
+    throw fileError("write", path, error);
   });
-  const weights = join(folder, "diffusion_pytorch_model.safetensors");
-  await writeSafetensors(weights, tensors, { format: "pt" });
-  const json = `${JSON.stringify(config, null, 2)}\n`;
-  await writeWhole(join(folder, "config.json"), new TextEncoder().encode(json));
 }
 
 /** −1 … 1 to bytes. */

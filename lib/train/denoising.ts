@@ -4,7 +4,13 @@
  */
 
 import { torchCpu } from "../base/random.ts";
+import { alphasCumprod, BETAS, rescaleZeroTerminalSnr } from "../diffusion/schedule.ts";
 import type { Tensor } from "../graph/tensor.ts";
+import { unet, type UnetConfig, type UnetInputs } from "../models/unet.ts";
+import type { Params } from "../nn/params.ts";
+import type { DiffusionConfig } from "./config.ts";
+import { seedOf } from "./order.ts";
+import type { Inputs, Objective } from "./trainer.ts";
 
 export type Target = "epsilon" | "v_prediction" | "sample";
 
@@ -65,6 +71,113 @@ export function minSnrWeight(
   }
 }
 
+/** What the denoiser is told beside noisy latents and time. */
+export type UnetConditions = Omit<UnetInputs, "sample" | "timestep">;
+
+/** Latents of one batch. */
+export interface LatentSize {
+  readonly batch: number;
+  readonly height: number;
+  readonly width: number;
+}
+
+/**
+ * What a denoiser is trained for. Inputs of the graph, which `noisyInputs` gives: "latents" and "noise" [n, h, w, c],
+ * "alpha", "sigma" and "weight" [n, 1, 1, 1], "timestep" [n]. `beside` [n, h, w, c′] are channels that the network sees
+ * without noise, after the others.
+ */
+export function denoisingObjective(
+  p: Params,
+  config: UnetConfig,
+  conditions: UnetConditions,
+  { batch, height, width }: LatentSize,
+  target: Target,
+  beside?: Tensor,
+): Objective {
+  const { graph } = p;
+  const picture = [batch, height, width, config.outChannels];
+  const each = (name: string) => graph.input(name, [batch, 1, 1, 1]);
+  const noisy: NoisyLatents = {
+    latents: graph.input("latents", picture),
+    noise: graph.input("noise", picture),
+    alpha: each("alpha"),
+    sigma: each("sigma"),
+  };
+  const seen = noised(noisy);
+  const prediction = unet(p, config, {
+    ...conditions,
+    sample: beside ? graph.concat([seen, beside], 3) : seen,
+    timestep: graph.input("timestep", [batch]),
+  });
+  return { loss: denoisingLoss(prediction, noisy, target, each("weight")) };
+}
+
+/** Values of the inputs of `denoisingObjective` for latents [n, h, w, c]. `gamma` as for `minSnrWeight`. */
+export function noisyInputs(
+  latents: Float32Array<ArrayBuffer>,
+  { timesteps, noise }: Draw,
+  { alphas, sigmas }: Times,
+  target: Target,
+  gamma: number | undefined,
+): Inputs {
+  const by = (value: (t: number) => number) => Float32Array.from(timesteps, value);
+  return {
+    latents,
+    noise,
+    timestep: by((t) => t),
+    alpha: by((t) => alphas[t]),
+    sigma: by((t) => sigmas[t]),
+    weight: by((t) => minSnrWeight(target, { alpha: alphas[t], sigma: sigmas[t] }, gamma)),
+  };
+}
+
+/** The part of settings that says how noise grows. */
+export type NoiseSettings = Pick<
+  DiffusionConfig["diffusion"],
+  | "prediction"
+  | "beta_schedule"
+  | "beta_start"
+  | "beta_end"
+  | "timesteps"
+  | "zero_terminal_snr"
+>;
+
+/** Settings' names of schedules, as diffusers has them. */
+const SCHEDULES = {
+  linear: "linear",
+  scaled_linear: "scaled_linear",
+  cosine: "squaredcos_cap_v2",
+} as const;
+
+/** Shares of picture and noise at every time. */
+export function timesOf(settings: NoiseSettings): Times {
+  const { beta_schedule, beta_start, beta_end, timesteps, zero_terminal_snr } = settings;
+  const betas = BETAS[SCHEDULES[beta_schedule]](beta_start, beta_end, timesteps);
+  const bars = [...(zero_terminal_snr ? rescaleZeroTerminalSnr(betas) : alphasCumprod(betas))];
+  return { alphas: bars.map(Math.sqrt), sigmas: bars.map((bar) => Math.sqrt(1 - bar)) };
+}
+
+/** scheduler_config.json of diffusers' DDIMScheduler, from which its other schedulers can be made. */
+export function schedulerJson(settings: NoiseSettings): Record<string, unknown> {
+  const { prediction, beta_schedule, beta_start, beta_end, timesteps, zero_terminal_snr } =
+    settings;
+  return {
+    _class_name: "DDIMScheduler",
+    beta_end,
+    beta_schedule: SCHEDULES[beta_schedule],
+    beta_start,
+    clip_sample: false,
+    num_train_timesteps: timesteps,
+    prediction_type: prediction,
+    rescale_betas_zero_snr: zero_terminal_snr,
+    set_alpha_to_one: false,
+    // Stable Diffusion's; without a rest of the picture the last time must be one that is sampled (Lin et al. 2023)
+    steps_offset: zero_terminal_snr ? 0 : 1,
+    timestep_spacing: zero_terminal_snr ? "trailing" : "leading",
+    trained_betas: null,
+  };
+}
+
 /** ᾱ of every time, as √ᾱ and √(1 − ᾱ). */
 export interface Times {
   readonly alphas: readonly number[];
@@ -91,15 +204,7 @@ export function drawAt(
     readonly times: number;
   },
 ): Draw {
-  const source = torchCpu(seedAt(seed, index));
+  const source = torchCpu(seedOf(seed, index));
   const timesteps = [...source.integers(0, times, batch)];
   return { timesteps, noise: source.normal(batch * numbers) };
-}
-
-/** A seed for step `index` of what is seeded by `seed`; neighbours have nothing in common (finaliser of MurmurHash3). */
-export function seedAt(seed: number, index: number): number {
-  let h = Math.imul(seed, 0x9e3779b1) ^ Math.imul(index + 1, 0x85ebca77);
-  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
-  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
-  return (h ^ (h >>> 16)) >>> 0;
 }

@@ -6,76 +6,28 @@ import { Graph } from "../../lib/graph/tensor.ts";
 import { vaeConfigFromJson } from "../../lib/models/config.ts";
 import type { VaeConfig } from "../../lib/models/vae.ts";
 import { paramsOf } from "../../lib/nn/params.ts";
-import { type AdamW, emaDecayAt } from "../../lib/train/optimizer.ts";
+import { emaDecayAt } from "../../lib/train/optimizer.ts";
 import { autoencoderObjective, discriminatorObjective } from "../../lib/train/reconstruction.ts";
 import { type Objective, Trainer } from "../../lib/train/trainer.ts";
 import { readGolden } from "../golden.ts";
-import { channelsFirst, channelsLast } from "../models/tiny.ts";
-import { nmse } from "../tolerance.ts";
-
-/** As fixtures/make/training.py. */
-const SETTINGS: AdamW = { beta1: 0.5, beta2: 0.9, eps: 1e-8, weightDecay: 0.01, clip: 1 };
-const RATE = 2e-3;
-const DECAY = 0.9;
-const STEPS = 10;
-
-/** A gradient in f32 against torch's: rounding of a few hundred operations, of which norms lose digits. */
-const GRADIENT = 1e-8;
-/** Ten steps later; Adam divides by small gradients, which makes more of what was lost. */
-const LATER = 1e-6;
-
-type Golden = Awaited<ReturnType<typeof readGolden>>;
-
-function given({ tensors }: Golden, name: string): Float32Array<ArrayBuffer> {
-  return Float32Array.from(tensors.get(name) ?? assert.fail(`the golden has no ${name}`));
-}
-
-/** Checkpoint order to the graph's: [co, ci, kh, kw] → [co, kh, kw, ci]. */
-function toGraph(values: Float32Array<ArrayBuffer>, shape: readonly number[]) {
-  if (shape.length !== 4) return values;
-  const [co, kh, kw, ci] = shape;
-  return channelsLast(values, [co, ci, kh, kw]);
-}
-
-/** Values of a golden, by the names that the trainer's graph has. */
-function setUp(
-  trainer: Trainer,
-  prefix: string,
-  values: (name: string) => Float32Array<ArrayBuffer>,
-) {
-  const start = new Map(
-    [...trainer.vectors.places].map(([name, { entry }]) =>
-      [name, toGraph(values(name.slice(prefix.length + 1)), entry.shape)] as const
-    ),
-  );
-  trainer.vectors.write("weight", start);
-  trainer.vectors.write("average", start);
-}
-
-async function compare(
-  trainer: Trainer,
-  vector: "gradient" | "average",
-  golden: Golden,
-  bound: number,
-): Promise<void> {
-  for (const [name, values] of await trainer.vectors.read(vector)) {
-    // softmax does not feel a bias of the keys: its gradient is rounding, of which Adam makes whole steps
-    if (name.endsWith(".to_k.bias")) continue;
-    const { shape } = trainer.vectors.places.get(name)?.entry ?? assert.fail(name);
-    const actual = shape.length === 4 ? channelsFirst(Float64Array.from(values), shape) : values;
-    const expected = given(golden, name.replace(".", `.${vector}.`));
-    const error = nmse(actual, expected);
-    assert.ok(error <= bound, `${vector} of ${name}: NMSE ${error.toExponential(2)}`);
-  }
-}
+import { channelsLast } from "../models/tiny.ts";
+import {
+  compare,
+  DECAY,
+  given,
+  GRADIENT,
+  LATER,
+  near,
+  RATE,
+  SETTINGS,
+  setUp,
+  STEPS,
+} from "./golden_run.ts";
 
 async function train(device: Device, label: string, objective: Objective): Promise<Trainer> {
   const isTrained = (name: string) => name.startsWith(`${label}.`);
   return await Trainer.make(device, objective, { isTrained, optimizer: SETTINGS, label });
 }
-
-const near = (a: number, b: number, bound: number, what: string) =>
-  assert.ok(Math.abs(a - b) <= bound * Math.max(1e-3, Math.abs(b)), `${what}: ${a}, expected ${b}`);
 
 Deno.test("a KL autoencoder and its discriminator train as torch does: losses, gradients, average", async () => {
   const golden = await readGolden("first_stage_kl");
@@ -116,8 +68,8 @@ Deno.test("a KL autoencoder and its discriminator train as torch does: losses, g
     optimizer: SETTINGS,
     label: "the autoencoder",
   });
-  setUp(autoencoder, "vae", (name) => weights.get(name) ?? assert.fail(name));
-  setUp(discriminator, "discriminator", (name) => given(golden, `discriminator.start.${name}`));
+  setUp(autoencoder, (name) => weights.get(name.slice("vae.".length)) ?? assert.fail(name));
+  setUp(discriminator, (name) => given(golden, name.replace(".", ".start.")));
   const picture = channelsLast(given(golden, "picture"), [2, 3, 16, 16]);
   const losses = given(golden, "vae.losses");
   const hinges = given(golden, "discriminator.losses");
@@ -171,7 +123,7 @@ Deno.test("a VQ autoencoder trains as torch does: losses, gradients, average, us
     { pixelLoss: "l2", regularisation: 1, commitment: 0.25, adversarial: undefined },
   );
   using trainer = await train(device, "vae", objective);
-  setUp(trainer, "vae", (name) => given(golden, `vae.start.${name}`));
+  setUp(trainer, (name) => given(golden, name.replace(".", ".start.")));
   const picture = channelsLast(given(golden, "picture"), [2, 3, 12, 12]);
   for (let t = 1; t <= STEPS; t++) {
     const told = await trainer.backward({ picture });

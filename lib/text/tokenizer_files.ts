@@ -1,0 +1,37 @@
+/** CLIP's tokenizer as the files of a diffusers folder. */
+
+import type { TokenizerFiles } from "./tokenizer.ts";
+import { CLIP_MERGES, END, START, vocabularyOf } from "./vocabulary.ts";
+
+/** The built-in vocabulary for prompts of `length` tokens, which are filled up with the token `padding`. */
+export function clipTokenizerFiles(length: number, padding: string): Required<TokenizerFiles> {
+  const merges = CLIP_MERGES.split("\n").filter((line) =>
+    line !== "" && !line.startsWith("#version")
+  );
+  const special = (content: string) => ({
+    content,
+    lstrip: false,
+    normalized: true,
+    rstrip: false,
+    single_word: false,
+  });
+  const specialTokens = {
+    bos_token: special(START),
+    eos_token: special(END),
+    pad_token: padding,
+    unk_token: special(END),
+  };
+  return {
+    vocab: JSON.stringify(vocabularyOf(merges)),
+    merges: CLIP_MERGES,
+    specialTokens,
+    config: {
+      add_prefix_space: false,
+      do_lower_case: true,
+      errors: "replace",
+      model_max_length: length,
+      pad_token: padding,
+      tokenizer_class: "CLIPTokenizer",
+    },
+  };
+}

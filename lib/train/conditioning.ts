@@ -1,0 +1,135 @@
+/** The conditioners that settings name, together, and the folders that they leave. */
+
+import { join } from "node:path";
+import { FormatError } from "../base/errors.ts";
+import type { Device } from "../gpu/device.ts";
+import { type ConditionerConfig, conditionerJson } from "../models/conditioner.ts";
+import { tensorsUnder, type Weight, WEIGHT_FILES, writeComponent } from "./component.ts";
+import { type Conditioner, silent, together } from "./conditioner.ts";
+import type { DiffusionConfig } from "./config.ts";
+import { copyTextEncoder, writeTokenizer } from "./copied.ts";
+import type { Vocabulary } from "./dataset.ts";
+import {
+  classConditioner,
+  CONDITIONER,
+  conditionerConfigOf,
+  layoutConditioner,
+} from "./learnt_conditioner.ts";
+import { clipJson, type Pipeline } from "./diffusers.ts";
+import {
+  FrozenText,
+  TEXT_ENCODER,
+  textConditioner,
+  textConfigOf,
+  textTokenizerOf,
+} from "./text_conditioner.ts";
+
+/** Dispose of it to free what it holds. */
+export interface Conditioning extends Conditioner, Disposable {
+  /** Writes what making pictures needs of it, and says what it is. Throws `FileError`. */
+  save(folder: string, weights: readonly Weight[]): Promise<Pipeline>;
+}
+
+/** A conditioner and how it is saved. */
+interface Part extends Conditioner {
+  /** Of its tokens. */
+  readonly width: number;
+  /** Whose width that is, among settings. */
+  readonly widthOf: string;
+  readonly save: Conditioning["save"];
+}
+
+/** Throws `FileError` and `FormatError` where the settings' text encoder cannot be used, or widths differ. */
+export async function openConditioning(
+  device: Device,
+  settings: DiffusionConfig,
+  vocabulary: Vocabulary,
+): Promise<Conditioning> {
+  using owned = new DisposableStack();
+  const { diffusion: { conditioner: names }, unet: { context } } = settings;
+  const parts: Part[] = [];
+  if (names.includes("text")) parts.push(textPart(settings));
+  if (names.includes("clip")) {
+    const frozen = owned.use(await FrozenText.open(device, settings.clip.path));
+    parts.push(clipPart(frozen));
+  }
+  if (names.includes("class") || names.includes("boxes") || names.length === 0) {
+    parts.push(learntPart(conditionerConfigOf(settings, vocabulary)));
+  }
+  for (const { width, widthOf } of parts) {
+    if (width === context) continue;
+    throw new FormatError(
+      `Cannot train a denoiser that is told tokens of ${context} numbers (unet.context) with ${widthOf}, which gives ` +
+        `${width}: they must be equal`,
+    );
+  }
+  const all = together(parts);
+  const held = owned.move();
+  return {
+    tokens: all.tokens,
+    context: all.context,
+    inputs: all.inputs,
+    async save(folder, weights) {
+      let pipeline: Pipeline = {};
+      for (const { save } of parts) pipeline = { ...pipeline, ...await save(folder, weights) };
+      return pipeline;
+    },
+    [Symbol.dispose]: () => held[Symbol.dispose](),
+  };
+}
+
+function learntPart(config: ConditionerConfig): Part {
+  const parts = [
+    ...(config.classes ? [classConditioner(config)] : []),
+    ...(config.layout ? [layoutConditioner(config)] : []),
+  ];
+  return {
+    ...(parts.length === 0 ? silent(config.width) : together(parts)),
+    width: config.width,
+    widthOf: "unet.context",
+    async save(folder, weights) {
+      const tensors = tensorsUnder(CONDITIONER, weights);
+      const path = join(folder, CONDITIONER);
+      await writeComponent(path, conditionerJson(config), tensors, WEIGHT_FILES.diffusers);
+      return { conditioner: ["ldm", "Conditioner"] };
+    },
+  };
+}
+
+/** What a text encoder leaves in a pipeline. */
+const TEXT_PIPELINE: Pipeline = {
+  text_encoder: ["transformers", "CLIPTextModel"],
+  tokenizer: ["transformers", "CLIPTokenizer"],
+};
+
+function textPart(settings: DiffusionConfig): Part {
+  const { tokenizer, files } = textTokenizerOf(settings);
+  const config = textConfigOf(settings, tokenizer);
+  return {
+    ...textConditioner(config, tokenizer),
+    width: config.width,
+    widthOf: "text.width",
+    async save(folder, weights) {
+      const path = join(folder, TEXT_ENCODER);
+      const tensors = tensorsUnder(TEXT_ENCODER, weights);
+      await writeComponent(path, clipJson(config, tokenizer), tensors, WEIGHT_FILES.transformers);
+      await writeTokenizer(files, folder);
+      return TEXT_PIPELINE;
+    },
+  };
+}
+
+function clipPart(frozen: FrozenText): Part {
+  return {
+    tokens: frozen.tokens,
+    context: frozen.context,
+    inputs: frozen.inputs,
+    width: frozen.width,
+    widthOf: "the text encoder of clip.path",
+    async save(folder) {
+      await copyTextEncoder(frozen.checkpoint, frozen.json, folder);
+      await writeTokenizer(frozen.files, folder);
+      return TEXT_PIPELINE;
+    },
+  };
+}

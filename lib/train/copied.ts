@@ -1,0 +1,76 @@
+/** Components of other checkpoints, written into a run's folder as diffusers has them: tensors as they are, configs made. */
+
+import { join } from "node:path";
+import { FormatError } from "../base/errors.ts";
+import { architectureOf } from "../engine/architecture.ts";
+import { type Checkpoint, openCheckpoint, type Weights } from "../formats/checkpoint.ts";
+import type { TensorData } from "../formats/safetensors.ts";
+import type { TokenizerFiles } from "../text/tokenizer.ts";
+import { vaeJson } from "./autoencoder.ts";
+import { makeFolder, WEIGHT_FILES, writeComponent, writeJson, writeText } from "./component.ts";
+import { taesdJson } from "./diffusers.ts";
+
+/** The tensors of a component, each read when it is written. */
+function tensorsOf(weights: Weights): TensorData[] {
+  return [...weights.infos.values()].map(({ name, dtype, shape }) => ({
+    name,
+    dtype,
+    shape,
+    data: async () => (await weights.read(name)).data,
+  }));
+}
+
+/**
+ * Copies the first stage of a checkpoint into `vae/` and returns diffusers' class. Throws `FileError`, and `FormatError`
+ * where there is none.
+ */
+export async function copyFirstStage(path: string, folder: string): Promise<string> {
+  await using checkpoint = await openCheckpoint(path);
+  const { components, configs } = checkpoint;
+  const { vae, taesd } = await architectureOf(checkpoint);
+  const write = (config: Readonly<Record<string, unknown>>, tensors: readonly TensorData[]) =>
+    writeComponent(join(folder, "vae"), config, tensors, WEIGHT_FILES.diffusers);
+  const halves = (["taesd_encoder", "taesd_decoder"] as const).map((name) => components.get(name));
+  if (taesd && halves[0] && halves[1]) {
+    await write(taesdJson(taesd), halves.flatMap((half) => half ? tensorsOf(half) : []));
+    return "AutoencoderTiny";
+  }
+  const weights = components.get("vae");
+  if (!vae || !weights) {
+    throw new FormatError(`Cannot use "${path}" as a first stage: it holds no whole autoencoder`);
+  }
+  const config = configs.get("vae");
+  const json = typeof config === "object" && config !== null
+    ? Object.fromEntries(Object.entries(config))
+    : vaeJson(vae, 2 ** (vae.channels.length - 1) * 64);
+  await write(json, tensorsOf(weights));
+  return vae.codes === undefined ? "AutoencoderKL" : "VQModel";
+}
+
+/** Copies the text encoder of a checkpoint. Throws `FileError`. */
+export async function copyTextEncoder(
+  { components }: Checkpoint,
+  config: Readonly<Record<string, unknown>>,
+  folder: string,
+): Promise<void> {
+  const weights = components.get("text_encoder");
+  if (!weights) throw new TypeError("There is no text encoder");
+  await writeComponent(
+    join(folder, "text_encoder"),
+    config,
+    tensorsOf(weights),
+    WEIGHT_FILES.transformers,
+  );
+}
+
+/** Writes `tokenizer/`. Throws `FileError`. */
+export async function writeTokenizer(files: TokenizerFiles, folder: string): Promise<void> {
+  const path = join(folder, "tokenizer");
+  await makeFolder(path);
+  await writeText(join(path, "vocab.json"), files.vocab);
+  await writeText(join(path, "merges.txt"), files.merges);
+  await writeJson(join(path, "tokenizer_config.json"), files.config ?? {});
+  if (files.specialTokens !== undefined) {
+    await writeJson(join(path, "special_tokens_map.json"), files.specialTokens);
+  }
+}

@@ -1,0 +1,337 @@
+/**
+ * `ldm train diffusion`: the denoiser in the latent space of any first stage, with what it is told (Rombach et al. 2022),
+ * into a folder from which `ldm`, and where the architecture is its own diffusers, makes pictures.
+ */
+
+import { join } from "node:path";
+import { FormatError } from "../base/errors.ts";
+import type { Picture } from "../base/picture.ts";
+import { torchCpu } from "../base/random.ts";
+import { denoiser, guide } from "../diffusion/denoiser.ts";
+import { parseSchedulerConfig, planSampling } from "../diffusion/plan.ts";
+import { sample } from "../diffusion/samplers.ts";
+import { type LoadedFirstStage, loadFirstStage } from "../engine/load.ts";
+import { toChannelsFirst, toChannelsLast } from "../engine/stages.ts";
+import { parseBox } from "../formats/boxes.ts";
+import { sheet } from "../formats/sheet.ts";
+import type { Parameters } from "../gpu/buffers.ts";
+import type { Device } from "../gpu/device.ts";
+import { compile } from "../gpu/program.ts";
+import { Graph } from "../graph/tensor.ts";
+import { unet, type UnetConfig, type UnetLevel } from "../models/unet.ts";
+import { paramsOf } from "../nn/params.ts";
+import { adamWOf } from "./autoencoder.ts";
+import {
+  makeFolder,
+  pictureOf,
+  tensorsUnder,
+  WEIGHT_FILES,
+  weightsOf,
+  writeComponent,
+  writeJson,
+} from "./component.ts";
+import { conditionerManifest, type Told } from "./conditioner.ts";
+import { type Conditioning, openConditioning } from "./conditioning.ts";
+import type { DiffusionConfig } from "./config.ts";
+import { copyFirstStage } from "./copied.ts";
+import type { Vocabulary } from "./dataset.ts";
+import { denoisingObjective, drawAt, noisyInputs, schedulerJson, timesOf } from "./denoising.ts";
+import { pipelineJson, stableDiffusionJson, unetJson } from "./diffusers.ts";
+import type { ReadyExample } from "./examples.ts";
+import { Frozen } from "./frozen.ts";
+import { initial, normal, type Rule, zeros } from "./initial.ts";
+import { LatentSource } from "./latents.ts";
+import type { Course, Losses } from "./loop.ts";
+import { seedOf } from "./order.ts";
+import { Trainer } from "./trainer.ts";
+
+/** Of the group norms in resnets, of those that open transformers, of layer norms: diffusers' UNet2DConditionModel. */
+const NORMS = { eps: 1e-5, transformerEps: 1e-6, layerEps: 1e-5 } as const;
+
+/** The latents that a denoiser works on. */
+export interface LatentForm {
+  readonly channels: number;
+  /** Latents of a side. */
+  readonly size: number;
+  /** Channels that it sees beside them. */
+  readonly beside: number;
+}
+
+/** The denoiser that settings ask for. Throws `FormatError` where the heads do not divide the coarsest level. */
+export function unetConfigOf(
+  { unet: settings }: Pick<DiffusionConfig, "unet">,
+  { channels, size, beside }: LatentForm,
+): UnetConfig {
+  const { width, multipliers, layers, attention, depth, heads, groups, context } = settings;
+  const levels = multipliers.map((multiplier, i) => ({
+    channels: multiplier * width,
+    depth: attention.includes(i) ? depth : undefined,
+  }));
+  const coarsest = levels[levels.length - 1].channels;
+  if (coarsest % heads !== 0) {
+    throw new FormatError(
+      `Cannot train this denoiser: its coarsest level, which always has attention, has ${coarsest} channels, and that is ` +
+        `no multiple of unet.heads, which is ${heads}`,
+    );
+  }
+  const level = (count: number) => (each: typeof levels[number]): UnetLevel => ({
+    channels: each.channels,
+    heads,
+    transformers: Array.from({ length: count }, () => each.depth),
+  });
+  return {
+    ...NORMS,
+    inChannels: channels + beside,
+    outChannels: channels,
+    down: levels.map(level(layers)),
+    mid: { heads, transformer: depth },
+    up: levels.toReversed().map(level(layers + 1)),
+    contextWidth: context,
+    groups,
+    activation: "gelu",
+    linearProjection: false,
+    flipSinToCos: true,
+    freqShift: 0,
+    convInKernel: 3,
+    convOutKernel: 3,
+    downsamplePadding: 1,
+    guidanceWidth: undefined,
+    addition: undefined,
+    sampleSize: size,
+  };
+}
+
+/** What adds to a stream begins with nothing to add (the paper's `zero_module`); CLIP's positions are small. */
+const RULES: readonly Rule[] = [
+  ["unet.conv_out.weight", zeros],
+  [".conv2.weight", zeros],
+  [".proj_out.weight", zeros],
+  ["position_embedding.weight", normal(0, 0.02)],
+];
+
+/** What a run needs to be told of its data. */
+export interface DiffusionData {
+  /** Whose text, class and boxes samples show where settings name none. */
+  readonly shown: readonly ReadyExample[];
+  /** Names that class and box conditioners know. */
+  readonly vocabulary: Vocabulary;
+}
+
+/** Parts of a run that stay as they are. */
+interface Parts {
+  readonly device: Device;
+  readonly settings: DiffusionConfig;
+  readonly shown: readonly ReadyExample[];
+  readonly stage: LoadedFirstStage;
+  readonly latents: LatentSource;
+  readonly conditioning: Conditioning;
+  readonly frozen: Frozen;
+  readonly trainer: Trainer;
+}
+
+/** The run of a denoiser. Dispose of it to free its memory. */
+export class DiffusionCourse implements Course, Disposable {
+  readonly trainers: { readonly denoiser: Trainer };
+  readonly config: UnetConfig;
+  readonly #parts: Parts;
+  readonly #owned: DisposableStack;
+
+  private constructor(config: UnetConfig, parts: Parts, owned: DisposableStack) {
+    this.config = config;
+    this.trainers = { denoiser: parts.trainer };
+    this.#parts = parts;
+    this.#owned = owned;
+  }
+
+  /**
+   * New weights, or those of `start` by name, in the graph's layout. Throws `FileError`, `FormatError` and `MemoryError`
+   * where the settings' first stage or text encoder cannot be used.
+   */
+  static async make(
+    device: Device,
+    settings: DiffusionConfig,
+    { shown, vocabulary }: DiffusionData,
+    start: ReadonlyMap<string, Float32Array<ArrayBuffer>> = new Map(),
+  ): Promise<DiffusionCourse> {
+    using owned = new DisposableStack();
+    const { diffusion, data, optimizer: { batch }, run } = settings;
+    const { first_stage } = diffusion;
+    const stage = owned.use(
+      await loadFirstStage(device, first_stage, { weights: "f32", lifetime: "run" }),
+    );
+    const size = data.size / stage.factor;
+    if (!Number.isInteger(size)) {
+      throw new FormatError(
+        `Cannot train with pictures of ${data.size} pixels and the first stage "${first_stage}": data.size must be a ` +
+          `multiple of ${stage.factor}`,
+      );
+    }
+    if (diffusion.zero_terminal_snr && diffusion.prediction === "epsilon") {
+      throw new FormatError(
+        `Cannot train with diffusion.zero_terminal_snr and prediction = "epsilon": where all is noise, noise says nothing ` +
+          `of the picture; use prediction = "v_prediction"`,
+      );
+    }
+    const conditioning = owned.use(await openConditioning(device, settings, vocabulary));
+    const config = unetConfigOf(settings, { channels: stage.latentChannels, size, beside: 0 });
+    const graph = new Graph();
+    const objective = denoisingObjective(
+      paramsOf(graph, "unet"),
+      config,
+      { encoderHiddenStates: conditioning.context(graph, batch) },
+      { batch, height: size, width: size },
+      diffusion.prediction,
+    );
+    const fixed = diffusion.train_conditioner ? new Map() : conditionerManifest(conditioning);
+    const frozen = owned.use(
+      new Frozen(
+        device,
+        fixed,
+        (entry) => start.get(entry.name) ?? initial(entry, run.seed, RULES),
+      ),
+    );
+    const trainer = owned.use(
+      await Trainer.make(device, objective, {
+        isTrained: (name) => !fixed.has(name),
+        frozen: frozen.parameters,
+        optimizer: adamWOf(settings),
+        label: "training the denoiser",
+      }),
+    );
+    const weights = new Map([...trainer.vectors.places].map(([name, { entry }]) => [
+      name,
+      start.get(name) ?? initial(entry, run.seed, RULES),
+    ]));
+    trainer.vectors.write("weight", weights);
+    trainer.vectors.write("average", weights);
+    // crops of chance never come again
+    const isKept = diffusion.cache_latents && data.crop === "centre";
+    if (isKept) await makeFolder(run.folder);
+    const path = isKept ? join(run.folder, "latents.bin") : undefined;
+    const latents = owned.use(await LatentSource.open(stage, { size: data.size, path }));
+    const parts = { device, settings, shown, stage, latents, conditioning, frozen, trainer };
+    return new DiffusionCourse(config, parts, owned.move());
+  }
+
+  async backward(
+    examples: readonly ReadyExample[],
+    { index }: { readonly index: number },
+  ): Promise<Losses> {
+    const { settings, latents: source, conditioning, trainer } = this.#parts;
+    const { run: { seed }, diffusion } = settings;
+    const latents: Float32Array[] = [];
+    for (const { picture } of examples) latents.push(await source.of(picture));
+    const [{ length: numbers }] = latents;
+    const all = new Float32Array(numbers * latents.length);
+    latents.forEach((each, i) => all.set(each, i * numbers));
+    const times = timesOf(diffusion);
+    const batch = examples.length;
+    const draw = drawAt(seed, index, { batch, numbers, times: times.alphas.length });
+    const chances = torchCpu(seedOf(seed, index, 1)).uniform(batch);
+    const told = examples.map((example, i) =>
+      chances[i] < diffusion.caption_dropout ? undefined : example
+    );
+    const results = await trainer.backward({
+      ...noisyInputs(all, draw, times, diffusion.prediction, diffusion.min_snr || undefined),
+      ...await conditioning.inputs(told, seedOf(seed, index, 2)),
+    });
+    return { loss: results.get("loss")?.[0] ?? NaN, losses: {} };
+  }
+
+  /** The average where there is one, else the weights. */
+  get #best(): "average" | "weight" {
+    return this.#parts.settings.optimizer.ema > 0 ? "average" : "weight";
+  }
+
+  /** What samples show: what settings name, else what is known of the probe. */
+  #wanted(): Told[] {
+    const { settings: { sample: { prompts, boxes, count } }, shown } = this.#parts;
+    const objects = boxes.map((box) => parseBox(box, "sample.boxes"));
+    const named = prompts.length > 0 ? prompts : boxes.length > 0 ? [""] : [];
+    if (named.length === 0) return shown.slice(0, count);
+    return named.flatMap((name) => Array(count).fill({ text: name, label: name, objects }));
+  }
+
+  /** A row of samples for each prompt. */
+  async sample(): Promise<Picture> {
+    const { settings: { sample: { prompts, count } } } = this.#parts;
+    const pictures = await this.pictures(this.#wanted());
+    return sheet(pictures, prompts.length > 0 ? { columns: count } : {});
+  }
+
+  /** Samples of what is told, one each, by DDIM with the settings' guidance; noise is torch's by `sample.seed` and place. */
+  async pictures(told: readonly Told[]): Promise<Picture[]> {
+    const { device, settings, conditioning, frozen, trainer, stage } = this.#parts;
+    const { sample: { steps, cfg_scale, seed }, diffusion, data } = settings;
+    const { sampleSize: size = 0, outChannels: channels } = this.config;
+    const isGuided = cfg_scale !== 1 && cfg_scale !== 0;
+    const rows = isGuided ? 2 : 1;
+    const graph = new Graph();
+    const prediction = unet(paramsOf(graph, "unet"), this.config, {
+      sample: graph.input("sample", [1, size, size, channels])
+        .broadcast([rows, size, size, channels]),
+      timestep: graph.input("timestep", [rows]),
+      encoderHiddenStates: conditioning.context(graph, rows),
+    });
+    const parameters: Parameters = new Map([
+      ...frozen.parameters,
+      ...trainer.vectors.parameters(this.#best),
+    ]);
+    using program = await compile(device, new Map([["prediction", prediction]]), parameters, {
+      label: "the denoiser's samples",
+    });
+    const scheduler = parseSchedulerConfig(schedulerJson(diffusion));
+    const plan = planSampling({ sampler: "ddim", steps, scheduler });
+    const made: Picture[] = [];
+    for (const [i, each] of told.entries()) {
+      const inputs = await conditioning.inputs(isGuided ? [undefined, each] : [each], seed);
+      const denoise = denoiser(plan.prediction, async (sample, t) => {
+        const timestep = new Float32Array(rows).fill(t);
+        const result = (await program.run({ ...inputs, sample, timestep })).get("prediction");
+        if (!result) throw new TypeError("The denoiser returned nothing");
+        if (!isGuided) return result;
+        const half = result.length / 2;
+        return guide(result.slice(0, half), result.slice(half), cfg_scale);
+      });
+      const noise = torchCpu(seed + i);
+      const first = toChannelsLast(noise.normal(channels * size * size), channels, size * size);
+      let x = first.map((value) => value * plan.initialScale);
+      for await (const step of sample(plan, denoise, x, { noise })) x = step.x;
+      const picture = await stage.decode({
+        data: toChannelsFirst(x, channels, size * size),
+        channels,
+        height: size,
+        width: size,
+      });
+      made.push(pictureOf(picture.data.map((value) => 2 * value - 1), data.size, 3));
+    }
+    return made;
+  }
+
+  /** Writes everything that making pictures needs: `unet/`, `vae/`, `scheduler/`, what conditions, and `model_index.json`. */
+  async save(folder: string): Promise<void> {
+    const { settings: { diffusion }, conditioning, frozen, trainer } = this.#parts;
+    const weights = [...await weightsOf(trainer, this.#best), ...frozen.weights];
+    const tensors = tensorsUnder("unet", weights);
+    const json = unetJson(this.config);
+    await writeComponent(join(folder, "unet"), json, tensors, WEIGHT_FILES.diffusers);
+    const vae = await copyFirstStage(diffusion.first_stage, folder);
+    await makeFolder(join(folder, "scheduler"));
+    const scheduler = join(folder, "scheduler", "scheduler_config.json");
+    await writeJson(scheduler, schedulerJson(diffusion));
+    const told = await conditioning.save(folder, weights);
+    const components = {
+      ...told,
+      scheduler: ["diffusers", "DDIMScheduler"],
+      unet: ["diffusers", "UNet2DConditionModel"],
+      vae: ["diffusers", vae],
+    } as const;
+    const isStable = "text_encoder" in told && !("conditioner" in told);
+    const index = isStable ? stableDiffusionJson(components) : pipelineJson(components);
+    await writeJson(join(folder, "model_index.json"), index);
+  }
+
+  [Symbol.dispose](): void {
+    this.#owned[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,192 @@
+/**
+ * Pictures as latents of a first stage. Each is encoded once; where there is a file they are kept in it, so that the next
+ * epoch and the next run read them back, to the bit.
+ *
+ * The file is a fingerprint of the first stage and then records of one size: digest of the picture, digest of its latents,
+ * latents. It only grows; what was being written when a run broke off is cut, and what its digest does not fit is encoded
+ * again.
+ */
+
+import type { LoadedFirstStage } from "../engine/load.ts";
+import { toChannelsLast } from "../engine/stages.ts";
+import { fileError } from "../formats/files.ts";
+import type { FittedPicture } from "./images.ts";
+
+type Bytes = Uint8Array<ArrayBuffer>;
+type Numbers = Float32Array<ArrayBuffer>;
+
+/** A picture, −1 … 1. */
+export type LatentInput = Pick<FittedPicture, "data" | "width" | "height" | "channels">;
+
+export interface LatentOptions {
+  /** Pixels of a side of every picture. */
+  readonly size: number;
+  /** Where latents are kept; `undefined` keeps none. */
+  readonly path: string | undefined;
+}
+
+/** Bytes of a digest (SHA-256, cut). */
+const DIGEST = 16;
+
+async function digestOf(data: Numbers): Promise<Bytes> {
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", data)).slice(0, DIGEST);
+}
+
+const hex = (bytes: Bytes) => bytes.toHex();
+
+/** The first stage as training uses it. Dispose of it to close its file; the first stage is the caller's. */
+export class LatentSource implements Disposable {
+  readonly #stage: LoadedFirstStage;
+  readonly #file: LatentFile | undefined;
+
+  private constructor(stage: LoadedFirstStage, file: LatentFile | undefined) {
+    this.#stage = stage;
+    this.#file = file;
+  }
+
+  /** Throws `FileError` where the file cannot be used, and what the first stage throws. */
+  static async open(
+    stage: LoadedFirstStage,
+    { size, path }: LatentOptions,
+  ): Promise<LatentSource> {
+    if (path === undefined) return new LatentSource(stage, undefined);
+    const ramp = Float32Array.from({ length: size * size * 3 }, (_, i) => (i % 257) / 128 - 1);
+    const known = await encoded(stage, { data: ramp, width: size, height: size, channels: 3 });
+    return new LatentSource(
+      stage,
+      await LatentFile.open(path, await digestOf(known), known.length),
+    );
+  }
+
+  /** Latents in the denoiser's scale, [h, w, c]. Throws `FileError`, and what the first stage throws. */
+  async of(picture: LatentInput): Promise<Numbers> {
+    if (!this.#file) return await encoded(this.#stage, picture);
+    const key = await digestOf(picture.data);
+    const kept = await this.#file.read(key);
+    if (kept) return kept;
+    const made = await encoded(this.#stage, picture);
+    await this.#file.append(key, made);
+    return made;
+  }
+
+  [Symbol.dispose](): void {
+    this.#file?.[Symbol.dispose]();
+  }
+}
+
+async function encoded(
+  stage: LoadedFirstStage,
+  { data, width, height, channels }: LatentInput,
+): Promise<Numbers> {
+  const repeat = 3 / channels; // grey is three equal colours
+  const colours = Float32Array.from(
+    { length: width * height * 3 },
+    (_, i) => (data[Math.floor(i / repeat)] + 1) / 2,
+  );
+  const latents = await stage.encode({ data: colours, width, height });
+  return toChannelsLast(latents.data, latents.channels, latents.height * latents.width);
+}
+
+class LatentFile implements Disposable {
+  readonly #path: string;
+  readonly #file: Deno.FsFile;
+  readonly #numbers: number;
+  /** Digest of a picture → its record. */
+  readonly #records = new Map<string, number>();
+  #count = 0;
+
+  private constructor(path: string, file: Deno.FsFile, numbers: number) {
+    this.#path = path;
+    this.#file = file;
+    this.#numbers = numbers;
+  }
+
+  static async open(path: string, fingerprint: Bytes, numbers: number): Promise<LatentFile> {
+    try {
+      const file = await Deno.open(path, { read: true, write: true, create: true });
+      const made = new LatentFile(path, file, numbers);
+      try {
+        await made.#begin(fingerprint);
+      } catch (error) {
+        file.close();
+        throw error;
+      }
+      return made;
+    } catch (error) {
+      throw fileError("keep latents in", path, error);
+    }
+  }
+
+  get #recordBytes(): number {
+    return 2 * DIGEST + 4 * this.#numbers;
+  }
+
+  #offsetOf(record: number): number {
+    return DIGEST + record * this.#recordBytes;
+  }
+
+  /** Reads what is there, or begins anew where another first stage or size made it. */
+  async #begin(fingerprint: Bytes): Promise<void> {
+    const { size } = await this.#file.stat();
+    const found = await this.#readAt(0, DIGEST);
+    if (found === undefined || hex(found) !== hex(fingerprint)) {
+      await this.#file.truncate(0);
+      await this.#writeAt(0, fingerprint);
+      return;
+    }
+    this.#count = Math.floor((size - DIGEST) / this.#recordBytes);
+    for (let record = 0; record < this.#count; record++) {
+      const key = await this.#readAt(this.#offsetOf(record), DIGEST);
+      if (key) this.#records.set(hex(key), record);
+    }
+    await this.#file.truncate(this.#offsetOf(this.#count));
+  }
+
+  async read(key: Bytes): Promise<Numbers | undefined> {
+    const record = this.#records.get(hex(key));
+    if (record === undefined) return undefined;
+    try {
+      const bytes = await this.#readAt(this.#offsetOf(record) + DIGEST, this.#recordBytes - DIGEST);
+      if (!bytes) return undefined;
+      const latents = new Float32Array(bytes.slice(DIGEST).buffer);
+      return hex(await digestOf(latents)) === hex(bytes.subarray(0, DIGEST)) ? latents : undefined;
+    } catch (error) {
+      throw fileError("read latents from", this.#path, error);
+    }
+  }
+
+  async append(key: Bytes, latents: Numbers): Promise<void> {
+    const record = new Uint8Array(this.#recordBytes);
+    record.set(key);
+    record.set(await digestOf(latents), DIGEST);
+    record.set(new Uint8Array(latents.buffer, latents.byteOffset, latents.byteLength), 2 * DIGEST);
+    try {
+      await this.#writeAt(this.#offsetOf(this.#count), record);
+    } catch (error) {
+      throw fileError("keep latents in", this.#path, error);
+    }
+    this.#records.set(hex(key), this.#count);
+    this.#count += 1;
+  }
+
+  /** `undefined` where the file ends before. */
+  async #readAt(offset: number, length: number): Promise<Bytes | undefined> {
+    await this.#file.seek(offset, Deno.SeekMode.Start);
+    const bytes = new Uint8Array(length);
+    for (let at = 0; at < length;) {
+      const n = await this.#file.read(bytes.subarray(at));
+      if (n === null) return undefined;
+      at += n;
+    }
+    return bytes;
+  }
+
+  async #writeAt(offset: number, bytes: Bytes): Promise<void> {
+    await this.#file.seek(offset, Deno.SeekMode.Start);
+    for (let at = 0; at < bytes.length;) at += await this.#file.write(bytes.subarray(at));
+  }
+
+  [Symbol.dispose](): void {
+    this.#file.close();
+  }
+}

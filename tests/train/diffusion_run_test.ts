@@ -1,0 +1,162 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { FormatError } from "../../lib/base/errors.ts";
+import { openDevice } from "../../lib/gpu/device.ts";
+import { diffusionConfig, printConfig } from "../../lib/train/config.ts";
+import { vocabularyOf, withDefaults } from "../../lib/train/dataset.ts";
+import { DiffusionCourse } from "../../lib/train/diffusion.ts";
+import { examples, type ReadyExample } from "../../lib/train/examples.ts";
+import { runCourse, type TrainingEvent } from "../../lib/train/loop.ts";
+import { openDataset } from "../../lib/train/open_dataset.ts";
+import type { Position } from "../../lib/train/order.ts";
+import { parseRecords } from "../../lib/train/record.ts";
+
+const FIXTURES = fileURLToPath(new URL("../../fixtures/", import.meta.url));
+
+type Values = Readonly<Record<string, Readonly<Record<string, unknown>>>>;
+
+/** Settings of a run of seconds, in the space of a tiny first stage of f = 4. */
+function settings(folder: string, data: string, steps: number, more: Values = {}) {
+  const values: Values = {
+    run: { folder, steps, save_every: 0, seed: 3 },
+    data: { path: data, size: 32, flip: true },
+    optimizer: { batch: 2, ema: 0.9, lr: 1e-3, accumulate: 2 },
+    diffusion: { first_stage: join(FIXTURES, "tiny/sd1/vae"), conditioner: [] },
+    unet: { width: 8, groups: 4, layers: 1, heads: 2, multipliers: [1, 2], attention: [0] },
+    boxes: { vocabulary: 64, objects: 4, width: 8, heads: 2, layers: 1 },
+    text: { width: 8, heads: 2, layers: 1, length: 8 },
+    sample: { every: 0, count: 1, steps: 2 },
+  };
+  const merged = Object.fromEntries(
+    Object.entries(values).map(([section, each]) => [section, { ...each, ...more[section] }]),
+  );
+  merged.unet = { context: 8, ...merged.unet };
+  return diffusionConfig([{ name: "the test", isTyped: false, values: merged }]);
+}
+
+interface Run {
+  readonly events: readonly TrainingEvent[];
+  /** Latents that were encoded, not read. */
+  readonly course: DiffusionCourse;
+}
+
+async function train(
+  config: ReturnType<typeof settings>,
+  resume = false,
+  after: (run: Run) => Promise<void> = () => Promise.resolve(),
+): Promise<readonly TrainingEvent[]> {
+  const { data, run, optimizer } = config;
+  await using device = await openDevice();
+  using dataset = withDefaults(await openDataset(data.path), { labels: [], caption: "a thing" });
+  const from = (position?: Position) =>
+    examples(dataset, {
+      ...{ width: data.size, height: data.size, channels: 3, position, seed: run.seed },
+      ...{ crop: data.crop, flip: data.flip, filter: data.filter },
+    });
+  const shown: ReadyExample[] = [];
+  for await (const example of from()) if (shown.push(example) === 2) break;
+  const vocabulary = await vocabularyOf(dataset);
+  using course = await DiffusionCourse.make(device, config, { shown, vocabulary });
+  const events: TrainingEvent[] = [];
+  const loop = runCourse(course, from, {
+    folder: run.folder,
+    config: printConfig("diffusion", config),
+    steps: run.steps,
+    batch: optimizer.batch,
+    accumulate: optimizer.accumulate,
+    rate: { lr: optimizer.lr, schedule: "constant", warmup: 0, final: 0 },
+    ema: optimizer.ema,
+    saveEvery: 0,
+    keep: 0,
+    sampleEvery: config.sample.every,
+    resume,
+    memory: () => device.memory.live,
+  });
+  for await (const event of loop) events.push(event);
+  await after({ events, course });
+  return events;
+}
+
+async function inFolder(work: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await work(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** Pictures with what is said of them. */
+async function labelled(folder: string): Promise<string> {
+  const data = join(folder, "data");
+  await Deno.mkdir(data);
+  const lines: string[] = [];
+  for (const [i, name] of ["fox", "pizza", "rocket"].entries()) {
+    await Deno.copyFile(join(FIXTURES, "pictures", `${name}.png`), join(data, `${name}.png`));
+    const objects = { bbox: [[0.1, 0.1 * i, 0.5, 0.6]], categories: [name] };
+    lines.push(JSON.stringify({ file_name: `${name}.png`, text: name, label: name, objects }));
+  }
+  await Deno.writeTextFile(join(data, "metadata.jsonl"), lines.join("\n"));
+  return data;
+}
+
+const stateAt = (folder: string, step: number) =>
+  Deno.readFileSync(join(folder, "checkpoints", `${step}`, "state.safetensors"));
+
+Deno.test("DiffusionCourse goes on after two steps as if nothing had been between, bit for bit", async () => {
+  await inFolder(async (folder) => {
+    const data = await labelled(folder);
+    const [whole, parts] = [join(folder, "whole"), join(folder, "parts")];
+    const more = { diffusion: { conditioner: ["class", "boxes"], caption_dropout: 0.5 } };
+    await train(settings(whole, data, 4, more));
+    await train(settings(parts, data, 2, more));
+    const cache = Deno.statSync(join(parts, "latents.bin")).size;
+    await train(settings(parts, data, 4, more), true);
+    assert.deepEqual(stateAt(parts, 4), stateAt(whole, 4));
+    const losses = parseRecords(Deno.readTextFileSync(join(whole, "log.ndjson")))
+      .map(({ loss }) => loss);
+    assert.equal(new Set(losses).size, 4);
+    // three pictures and their mirror images: nothing is encoded twice
+    const records = (Deno.statSync(join(parts, "latents.bin")).size - 16) / (32 + 4 * 8 * 8 * 4);
+    assert.ok(Number.isInteger(records) && records <= 6 && records >= 3, `${records} records`);
+    assert.ok(cache > 16);
+  });
+});
+
+Deno.test("DiffusionCourse leaves a frozen conditioner as it began, and saves it", async () => {
+  await inFolder(async (folder) => {
+    const data = await labelled(folder);
+    const more = { diffusion: { conditioner: ["class"], train_conditioner: false } };
+    const saved = async (steps: number) => {
+      const run = join(folder, `${steps}`);
+      await train(settings(run, data, steps, more));
+      const read = (part: string) =>
+        Deno.readFileSync(join(run, part, "diffusion_pytorch_model.safetensors"));
+      return { conditioner: read("conditioner"), unet: read("unet") };
+    };
+    const [one, two] = [await saved(1), await saved(2)];
+    assert.deepEqual(one.conditioner, two.conditioner);
+    assert.notDeepEqual(one.unet, two.unet);
+  });
+});
+
+Deno.test("DiffusionCourse refuses settings that do not fit together, each in a sentence", async () => {
+  await inFolder(async (folder) => {
+    const data = await labelled(folder);
+    const refused = async (more: Values, reason: RegExp) =>
+      await assert.rejects(train(settings(folder, data, 1, more)), (error) => {
+        assert.ok(error instanceof FormatError);
+        assert.match(error.message, reason);
+        return true;
+      });
+    await refused({ data: { size: 30 } }, /data\.size must be a multiple of 4$/);
+    await refused({ diffusion: { zero_terminal_snr: true } }, /use prediction = "v_prediction"$/);
+    await refused(
+      { diffusion: { conditioner: ["text"] }, unet: { context: 16 } },
+      /tokens of 16 numbers \(unet\.context\) with text\.width, which gives 8: they must be equal$/,
+    );
+    await refused({ unet: { heads: 3, attention: [], context: 9 } }, /has 16 channels, .* is 3$/);
+    await refused({ diffusion: { first_stage: join(FIXTURES, "tiny/sd1/unet") } }, /first stage/);
+  });
+});
