@@ -8,12 +8,15 @@ import { AutoencoderCourse } from "../train/autoencoder.ts";
 import {
   type AutoencoderConfig,
   autoencoderConfig,
+  type DiffusionConfig,
+  diffusionConfig,
   type Kind,
   KINDS,
   printConfig,
   settingOf,
 } from "../train/config.ts";
-import { type Dataset, withDefaults } from "../train/dataset.ts";
+import { type Dataset, type Vocabulary, vocabularyOf, withDefaults } from "../train/dataset.ts";
+import { DiffusionCourse } from "../train/diffusion.ts";
 import { examples, type ReadyExample } from "../train/examples.ts";
 import { type Course, type LoopOptions, runCourse, type TrainingEvent } from "../train/loop.ts";
 import { openDataset } from "../train/open_dataset.ts";
@@ -55,8 +58,16 @@ interface Recipe<C extends Shared> {
   readonly course: (
     device: Device,
     settings: C,
-    take: (count: number) => Promise<ReadyExample[]>,
+    data: Given,
   ) => Promise<Ready>;
+}
+
+/** What a course may ask of its data before it begins. */
+interface Given {
+  /** The first examples. */
+  readonly take: (count: number) => Promise<ReadyExample[]>;
+  /** What the data call things. */
+  readonly vocabulary: () => Promise<Vocabulary>;
 }
 
 /** Examples of which the latents' scale is measured. */
@@ -66,15 +77,30 @@ const autoencoder: Recipe<AutoencoderConfig> = {
   settings: autoencoderConfig,
   print: (settings) => printConfig("autoencoder", settings),
   colours: ({ autoencoder: { colours } }) => colours,
-  course: async (device, settings, take) =>
+  course: async (device, settings, { take }) =>
     await AutoencoderCourse.make(device, settings, {
       shown: await take(settings.sample.count),
       measured: await take(MEASURED),
     }),
 };
 
+const diffusion: Recipe<DiffusionConfig> = {
+  settings: diffusionConfig,
+  print: (settings) => printConfig("diffusion", settings),
+  colours: () => 3,
+  course: async (device, settings, { take, vocabulary }) => {
+    const { conditioner } = settings.diffusion;
+    const isNamed = conditioner.includes("class") || conditioner.includes("boxes");
+    return await DiffusionCourse.make(device, settings, {
+      shown: await take(settings.sample.count),
+      vocabulary: isNamed ? await vocabulary() : { labels: [], objects: [] },
+    });
+  },
+};
+
 const RUNS: { readonly [K in Kind]?: (sources: readonly Source[]) => Started } = {
   autoencoder: (sources) => started(autoencoder, sources),
+  diffusion: (sources) => started(diffusion, sources),
 };
 
 /** A kind of run with its settings read. */
@@ -82,7 +108,7 @@ interface Started {
   readonly shared: Shared;
   readonly text: string;
   readonly colours: 1 | 3;
-  course(device: Device, take: (count: number) => Promise<ReadyExample[]>): Promise<Ready>;
+  course(device: Device, data: Given): Promise<Ready>;
 }
 
 function started<C extends Shared>(recipe: Recipe<C>, sources: readonly Source[]): Started {
@@ -91,7 +117,7 @@ function started<C extends Shared>(recipe: Recipe<C>, sources: readonly Source[]
     shared: settings,
     text: recipe.print(settings),
     colours: recipe.colours(settings),
-    course: (device, take) => recipe.course(device, settings, take),
+    course: (device, data) => recipe.course(device, settings, data),
   };
 }
 
@@ -123,7 +149,11 @@ export async function train(argv: readonly string[]): Promise<number> {
   const [word, file] = command.args;
   const kind = kindOf(word);
   const run = RUNS[kind];
-  if (!run) throw new UsageError(`Cannot train ${word} yet: autoencoder is the kind that works`);
+  if (!run) {
+    throw new UsageError(
+      `Cannot train ${word} yet: autoencoder and diffusion are the kinds that work`,
+    );
+  }
   const { shared, text, colours, course: makeCourse } = run(await sourcesOf(kind, file, options));
   if (options.printConfig) {
     await printLine(text.trimEnd());
@@ -154,7 +184,10 @@ export async function train(argv: readonly string[]): Promise<number> {
     memoryBudget === undefined ? {} : { memoryBudget: memoryBudget * 2 ** 20 },
   );
   progress.detail(`device: ${device.name}`);
-  using course = await makeCourse(device, (count) => first(dataset, from, count));
+  using course = await makeCourse(device, {
+    take: (count) => first(dataset, from, count),
+    vocabulary: () => vocabularyOf(dataset),
+  });
   const { lr, schedule, warmup, final } = optimizer;
   const loop: LoopOptions = {
     ...{ folder, config: text, steps, batch: optimizer.batch, accumulate: optimizer.accumulate },

@@ -35,16 +35,9 @@ function settings(folder: string, data: string, steps: number, more: Values = {}
   return diffusionConfig([{ name: "the test", isTyped: false, values: merged }]);
 }
 
-interface Run {
-  readonly events: readonly TrainingEvent[];
-  /** Latents that were encoded, not read. */
-  readonly course: DiffusionCourse;
-}
-
 async function train(
   config: ReturnType<typeof settings>,
   resume = false,
-  after: (run: Run) => Promise<void> = () => Promise.resolve(),
 ): Promise<readonly TrainingEvent[]> {
   const { data, run, optimizer } = config;
   await using device = await openDevice();
@@ -74,7 +67,6 @@ async function train(
     memory: () => device.memory.live,
   });
   for await (const event of loop) events.push(event);
-  await after({ events, course });
   return events;
 }
 
