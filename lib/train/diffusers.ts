@@ -44,13 +44,10 @@ export function clipJson(
 ): Record<string, unknown> {
   return {
     architectures: ["CLIPTextModel"],
-    attention_dropout: 0,
     bos_token_id: start,
     eos_token_id: config.eosTokenId,
     hidden_act: config.activation,
     hidden_size: config.width,
-    initializer_factor: 1,
-    initializer_range: 0.02,
     intermediate_size: config.intermediate,
     layer_norm_eps: config.eps,
     max_position_embeddings: config.positions,

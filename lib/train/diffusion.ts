@@ -19,7 +19,7 @@ import type { Device } from "../gpu/device.ts";
 import { compile } from "../gpu/program.ts";
 import { Graph } from "../graph/tensor.ts";
 import { unet, type UnetConfig, type UnetLevel } from "../models/unet.ts";
-import { paramsOf } from "../nn/params.ts";
+import { paramsOf, unstacked } from "../nn/params.ts";
 import { adamWOf } from "./autoencoder.ts";
 import {
   makeFolder,
@@ -267,12 +267,12 @@ export class DiffusionCourse implements Course, Disposable {
     const isGuided = cfg_scale !== 1 && cfg_scale !== 0;
     const rows = isGuided ? 2 : 1;
     const graph = new Graph();
-    const prediction = unet(paramsOf(graph, "unet"), this.config, {
+    const [prediction] = unstacked([unet(paramsOf(graph, "unet"), this.config, {
       sample: graph.input("sample", [1, size, size, channels])
         .broadcast([rows, size, size, channels]),
       timestep: graph.input("timestep", [rows]),
       encoderHiddenStates: conditioning.context(graph, rows),
-    });
+    })]);
     const parameters: Parameters = new Map([
       ...frozen.parameters,
       ...trainer.vectors.parameters(this.#best),

@@ -26,7 +26,7 @@ function settings(folder: string, data: string, steps: number, more: Values = {}
     unet: { width: 8, groups: 4, layers: 1, heads: 2, multipliers: [1, 2], attention: [0] },
     boxes: { vocabulary: 64, objects: 4, width: 8, heads: 2, layers: 1 },
     text: { width: 8, heads: 2, layers: 1, length: 8 },
-    sample: { every: 0, count: 1, steps: 2 },
+    sample: { every: 2, count: 1, steps: 2 },
   };
   const merged = Object.fromEntries(
     Object.entries(values).map(([section, each]) => [section, { ...each, ...more[section] }]),
