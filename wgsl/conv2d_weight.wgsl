@@ -3,7 +3,8 @@
 //   x: [n, h, w, inputs] of T, found by pixels.wgsl      y: [n, h′, w′, outputs] of Y      result: [outputs, taps, inputs] of T
 //
 // An invocation owns 4·TM outputs × TN T's of inputs, 8 apart, of one tap, in registers; eight lanes lie along the inputs
-// and want the same outputs, which `outputs_at` gives four at a time. STEPS pixels of a line are taken at a time, so that what is summed up is loaded and stored less often. Lines end
+// and want the same outputs, which `outputs_at` gives four at a time: all STEPS · TM of them, or with SHARE = 8 each lane of
+// a subgroup OWN, which it passes on (PASSED = 1), as in matmul.wgsl. STEPS pixels of a line are taken at a time, so that what is summed up is loaded and stored less often. Lines end
 // anywhere; pixels beyond the end of one count as zeros. Workgroups along z take `share` pixels each, so that no
 // invocation loops too often and GPUs are busy; workgroup_sums.wgsl adds what they leave.
 
@@ -22,7 +23,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) i
     var place = place_of_pixel(line);
     let stop = min(end, line - line % params.result_width + params.result_width);
     for (var pixel = line; pixel < stop; pixel += STEPS) {
-      var y: array<array<vec4f, TM>, STEPS>;
+      var own: array<vec4f, OWN>;
+      /*unroll*/ for (var g = 0u; g < OWN; g++) {
+        let i = g * SHARE + id.x % SHARE; // of the outputs of all steps
+        own[g] = outputs_at(min(pixel + i / TM, stop - 1u), output + i % TM);
+      }
       var x: array<array<T, TN>, STEPS>;
       /*unroll*/ for (var s = 0u; s < STEPS; s++) {
         let seen = tap_of(place, ky, kx);
@@ -30,18 +35,21 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) i
         /*unroll*/ for (var j = 0u; j < TN; j++) {
           x[s][j] = select(T(0), x_at(seen.pixel * params.inputs + input + j * 8u), counts);
         }
-        let from_y = min(pixel + s, stop - 1u);
-        /*unroll*/ for (var i = 0u; i < TM; i++) {
-          y[s][i] = outputs_at(from_y, output + i);
-        }
         place.before += params.stride;
       }
       /*unroll*/ for (var i = 0u; i < TM; i++) {
+        var y: array<vec4f, STEPS>;
+        /*unroll*/ for (var s = 0u; s < STEPS; s++) {
+          y[s] = own[(s * TM + i) / SHARE];
+          /*unroll*/ for (var p = 0u; p < PASSED; p++) {
+            y[s] = subgroupBroadcast(y[s], (s * TM + i) % SHARE);
+          }
+        }
         /*unroll*/ for (var e = 0u; e < 4u; e++) {
           /*unroll*/ for (var j = 0u; j < TN; j++) {
             var sum = sums[i * 4u + e][j];
             /*unroll*/ for (var s = 0u; s < STEPS; s++) {
-              sum += y[s][i][e] * x[s][j];
+              sum += y[s][e] * x[s][j];
             }
             sums[i * 4u + e][j] = sum;
           }

@@ -19,17 +19,22 @@ import {
 } from "./kernel.ts";
 import { WIDEST_HEAD } from "./lower.ts";
 
-/** Rows of an invocation, and columns that it takes at a time. */
+/** Rows of an invocation, columns that it takes at a time, and lanes that share reading them. */
 interface Tile {
+  readonly name: string;
   readonly LANES: number;
   readonly ROWS: number;
   readonly COLUMNS: number;
+  readonly SHARE: number;
 }
 
-/** What is summed up takes ROWS · d4 registers of four, what is multiplied 2 · ROWS · COLUMNS numbers. */
-function tileFor(d4: number, { kind }: Profile): Tile {
-  if (kind === "gpu") return { LANES: 64, ROWS: d4 <= 10 ? 2 : 1, COLUMNS: 4 };
-  return { LANES: 8, ROWS: d4 <= 20 ? 4 : 2, COLUMNS: 4 };
+/** The tiles worth trying, the best first. What is summed up takes ROWS · d4 registers of four. */
+function tilesFor(d4: number, { kind, subgroups }: Profile): readonly [Tile, ...Tile[]] {
+  const alone = { name: "registers", COLUMNS: 4, SHARE: 1 };
+  if (kind === "gpu") return [{ ...alone, LANES: 64, ROWS: d4 <= 10 ? 2 : 1 }];
+  const portable = { ...alone, LANES: 8, ROWS: d4 <= 20 ? 4 : 1 };
+  if (subgroups !== true || d4 > 20) return [portable]; // wide heads make so much text that it takes long to compile
+  return [{ ...portable, name: "subgroups", COLUMNS: 8, SHARE: 8 }, portable];
 }
 
 /** Rows and columns of scores. */
@@ -60,7 +65,7 @@ function assertPossible(
   );
 }
 
-function variantOf(
+function variantsOf(
   node: NodeOf<"attentionGradient"> | NodeOf<"attentionLogSum">,
   { rows, columns }: Extent,
   { source, bindings, constants, functions }: {
@@ -70,34 +75,39 @@ function variantOf(
     readonly functions: string;
   },
   profile: Profile,
-): Variant {
+): readonly [Variant, ...Variant[]] {
   const [{ shape: [n, , heads, d] }] = node.inputs;
   if (d % 4 !== 0 || d > WIDEST_HEAD) {
     throw new RangeError(`Attention with heads of ${d} channels must be lowered before it is run`);
   }
   const D4 = d / 4;
-  const tile = tileFor(D4, profile);
-  const steps = Math.ceil(columns / tile.COLUMNS);
-  const DEPTH = depthFor(D4, steps);
-  const iterations = steps * (D4 / DEPTH + 1);
-  assertPossible(node, bindings, iterations, profile);
   const { scale, causal } = node.attrs;
-  return {
-    name: "registers",
-    scratch: [],
-    dispatches: [{
-      shader: {
-        source,
-        type: "vec4f",
-        constants: { ...tile, DEPTH, D4, CAUSAL: causal, ...constants },
-        functions,
-        bindings,
-      },
-      params: { u32: { rows, columns, heads }, f32: { scale } },
-      grid: [Math.ceil(rows / tile.ROWS / tile.LANES), heads, n],
-      iterations,
-    }],
+  const variantOf = ({ name, ...tile }: Tile): Variant => {
+    const { LANES, ROWS, COLUMNS, SHARE } = tile;
+    const steps = Math.ceil(columns / COLUMNS);
+    const DEPTH = depthFor(D4, steps);
+    const iterations = steps * (D4 / DEPTH + 1);
+    assertPossible(node, bindings, iterations, profile);
+    const sharing = { OWN: COLUMNS / SHARE, PASSED: SHARE > 1 ? 1 : 0 };
+    return {
+      name,
+      scratch: [],
+      dispatches: [{
+        shader: {
+          source,
+          type: "vec4f",
+          constants: { ...tile, ...sharing, DEPTH, D4, CAUSAL: causal, ...constants },
+          functions,
+          bindings,
+        },
+        params: { u32: { rows, columns, heads }, f32: { scale } },
+        grid: [Math.ceil(rows / ROWS / LANES), heads, n],
+        iterations,
+      }],
+    };
   };
+  const [best, ...others] = tilesFor(D4, profile);
+  return [variantOf(best), ...others.map(variantOf)];
 }
 
 const written = (element: "f32" | "vec4f"): Binding => ({
@@ -121,7 +131,7 @@ export const attentionLogSum: Kernel<"attentionLogSum"> = (node, profile, layout
   const bindings = [written("f32"), read("q", 0), read("k", 1)];
   const extent = { rows: q.shape[1], columns: k.shape[1] };
   const shader = { source: logSumSource, bindings, constants: {}, functions: "" };
-  return [variantOf(node, extent, shader, profile)];
+  return variantsOf(node, extent, shader, profile);
 };
 
 /** Inputs of the node that stand for rows and columns, by what is differentiated by; `summed`: which of them is added up. */
@@ -149,10 +159,10 @@ export const attentionGradient: Kernel<"attentionGradient"> = (node, profile, la
     read("along", 5, "f32"),
   ];
   const extent = { rows: node.inputs[a].shape[1], columns: node.inputs[b].shape[1] };
-  return [variantOf(node, extent, {
+  return variantsOf(node, extent, {
     source: gradientSource,
     bindings,
     constants: { OF_QUERIES: of === "q", OF_VALUES: of === "v" },
     functions: `fn summed_at(i: u32) -> vec4f { return ${summed}_at(i); }`,
-  }, profile)];
+  }, profile);
 };

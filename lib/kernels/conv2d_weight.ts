@@ -36,6 +36,13 @@ function tileFor(outputs: number, units: number, { kind }: Profile): Tile {
   return { TM, TN, ROWS, STEPS: kind === "gpu" ? 2 : 4 };
 }
 
+/** Whether each of eight lanes reads its share of the outputs of all steps, or all of them. */
+function sharingOf({ TM, STEPS }: Tile, { kind, subgroups }: Profile) {
+  const count = TM * STEPS;
+  const SHARE = kind === "software" && subgroups === true && count % 8 === 0 ? 8 : 1;
+  return { SHARE, OWN: count / SHARE, PASSED: SHARE > 1 ? 1 : 0 };
+}
+
 /** Workgroups that keep a large GPU busy, pixels that are worth one of their own, and the most parts worth adding. */
 const ENOUGH = 512;
 const FEWEST = 64;
@@ -111,7 +118,13 @@ export const conv2dWeight: Kernel<"conv2dWeight"> = (node, profile, layoutOf) =>
     shader: {
       source,
       type,
-      constants: { ...tile, OUTPUTS: 4 * tile.TM, UPSAMPLE: upsample, APART: 1 },
+      constants: {
+        ...tile,
+        ...sharingOf(tile, profile),
+        OUTPUTS: 4 * tile.TM,
+        UPSAMPLE: upsample,
+        APART: 1,
+      },
       functions: `${pixelsSource}\n${OUTPUTS_AT[elementOf(outputs)]}`,
       bindings: [
         {

@@ -54,15 +54,15 @@ kernelTest("attentionLogSum", {
   ),
 });
 
-for (const  of of["q", "k", "v"] as const) {
+for (const operand of ["q", "k", "v"] as const) {
   kernelTest("attentionGradient", {
     kernel: attentionGradient,
     oracle: (node, values) => interpret(decompose([node]), values, { precision: "f64" })[0],
     // Scores of a few units go through an exponential, which multiplies their rounding.
     reduction: ({ inputs: [q, k] }) => 16 * (q.shape[1] + k.shape[1] + q.shape[3]),
     cases: Object.fromEntries(
-      Object.entries(SHAPES).map(([name, shape]) => [`by ${of}, ${name}`, {
-        build: build(of, shape),
+      Object.entries(SHAPES).map(([name, shape]) => [`by ${operand}, ${name}`, {
+        build: build(operand, shape),
         fills: ["ordinary", "zeros", "denormals"],
       }]),
     ),
@@ -78,7 +78,7 @@ Deno.test("lower replaces the gradient of wide and odd heads by operators of the
   ];
   for (const shape of shapes) {
     const graph = new Graph();
-    const nodes = (["q", "k", "v"] as const).map((of) => build(of, shape)(graph));
+    const nodes = (["q", "k", "v"] as const).map((operand) => build(operand, shape)(graph));
     const [{ inputs: [q, k] }] = nodes;
     const attrs = { scale: scaleOf(shape), causal: shape.causal ?? false };
     const outputs = [...nodes, graph.node("attentionLogSum", [q, k], attrs)];
