@@ -7,7 +7,22 @@ import { FIXTURES, inFolder, ldm, names, start } from "./ldm.ts";
 const MODEL = join(FIXTURES, "tiny", "sd1");
 /** A model of few operators. */
 const QUICK = ["tune", join(FIXTURES, "tiny", "vae_f2"), "-W", "8", "-H", "8", "--rounds", "1"];
-const PICTURE = ["x", "-m", MODEL, "-W", "64", "-H", "64", "--steps", "1", "-s", "7", "-o", "-"];
+const PICTURE = [
+  "x",
+  "-m",
+  MODEL,
+  "-W",
+  "64",
+  "-H",
+  "64",
+  "--steps",
+  "1",
+  "-s",
+  "7",
+  "--no-metadata",
+  "-o",
+  "-",
+];
 
 /** A cache folder for tables alone: the runtime's and the driver's caches stay where they are. */
 function cacheIn(folder: string): Record<string, string> {
