@@ -12,6 +12,8 @@ import {
   diffusionConfig,
   type Kind,
   KINDS,
+  type LoraConfig,
+  loraConfig,
   printConfig,
   settingOf,
 } from "../train/config.ts";
@@ -19,6 +21,7 @@ import { type Dataset, type Vocabulary, vocabularyOf, withDefaults } from "../tr
 import { DiffusionCourse } from "../train/diffusion.ts";
 import { examples, type ReadyExample } from "../train/examples.ts";
 import { type Course, type LoopOptions, runCourse, type TrainingEvent } from "../train/loop.ts";
+import { LoraCourse } from "../train/lora.ts";
 import { openDataset } from "../train/open_dataset.ts";
 import { BEGINNING, type Position } from "../train/order.ts";
 import type { StepRecord } from "../train/record.ts";
@@ -98,9 +101,18 @@ const diffusion: Recipe<DiffusionConfig> = {
   },
 };
 
-const RUNS: { readonly [K in Kind]?: (sources: readonly Source[]) => Started } = {
+const lora: Recipe<LoraConfig> = {
+  settings: loraConfig,
+  print: (settings) => printConfig("lora", settings),
+  colours: () => 3,
+  course: async (device, settings, { take }) =>
+    await LoraCourse.make(device, settings, { shown: await take(settings.sample.count) }),
+};
+
+const RUNS: { readonly [K in Kind]: (sources: readonly Source[]) => Started } = {
   autoencoder: (sources) => started(autoencoder, sources),
   diffusion: (sources) => started(diffusion, sources),
+  lora: (sources) => started(lora, sources),
 };
 
 /** A kind of run with its settings read. */
@@ -126,7 +138,7 @@ function definition() {
     "train",
     "Trains a model. Settings come from a file, then from options.",
   )
-    .argument("<kind>", KINDS.filter((kind) => RUNS[kind]).join(", "))
+    .argument("<kind>", KINDS.join(", "))
     .argument("[config]", "settings as TOML or JSON (default with --resume: the run's own)")
     .option("--data <path>", "pictures: a folder, WebDataset .tar files, IDX files")
     .option("-o, --output <folder>", "the run's folder")
@@ -149,11 +161,6 @@ export async function train(argv: readonly string[]): Promise<number> {
   const [word, file] = command.args;
   const kind = kindOf(word);
   const run = RUNS[kind];
-  if (!run) {
-    throw new UsageError(
-      `Cannot train ${word} yet: autoencoder and diffusion are the kinds that work`,
-    );
-  }
   const { shared, text, colours, course: makeCourse } = run(await sourcesOf(kind, file, options));
   if (options.printConfig) {
     await printLine(text.trimEnd());

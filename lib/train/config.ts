@@ -7,6 +7,7 @@
 import { FormatError } from "../base/errors.ts";
 import { PREDICTIONS } from "../diffusion/denoiser.ts";
 import { BOX_ORDERS } from "../formats/boxes.ts";
+import { LORA_NAMINGS } from "../formats/lora.ts";
 import { FILTER_NAMES } from "../formats/resample.ts";
 import {
   choice,
@@ -175,6 +176,7 @@ const lora = {
     "layers that are trained, by the ends of their names",
   ),
   text_encoder: flag(false, "train those of the text encoder as well"),
+  names: choice(LORA_NAMINGS, "kohya", "whose names are in its file; all tools read kohya's"),
   caption_dropout: number(0, share, "share of examples that are told nothing"),
   min_snr: number(0, notNegative, "gamma of min-SNR weighting; 0: none"),
   cache_latents: flag(true, "encode each picture once and keep its latents on the disk"),

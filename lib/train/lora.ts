@@ -1,0 +1,357 @@
+/**
+ * `ldm train lora`: products of low rank beside the layers of a Stable Diffusion checkpoint (Hu et al. 2021, as kohya's
+ * tools train them), into one file that these tools, diffusers and `ldm` read. The checkpoint stays as it is.
+ */
+
+import { basename, join, resolve } from "node:path";
+import { FormatError } from "../base/errors.ts";
+import type { Picture } from "../base/picture.ts";
+import { torchCpu } from "../base/random.ts";
+import { guide } from "../diffusion/denoiser.ts";
+import type { SchedulerConfig } from "../diffusion/plan.ts";
+import { alphasCumprod, BETAS, rescaleZeroTerminalSnr } from "../diffusion/schedule.ts";
+import { clipManifest, unetManifest } from "../engine/stages.ts";
+import {
+  LORA_COMPONENTS,
+  type LoraLayerData,
+  type LoraNaming,
+  writeLora,
+} from "../formats/lora.ts";
+import { sheet } from "../formats/sheet.ts";
+import type { Parameters, StoredParameter } from "../gpu/buffers.ts";
+import type { Device } from "../gpu/device.ts";
+import { compile } from "../gpu/program.ts";
+import { Graph } from "../graph/tensor.ts";
+import type { Family } from "../models/config.ts";
+import { unet } from "../models/unet.ts";
+import { DOWN, layersOf, type LowRanks, UP, withLowRanks } from "../nn/lora.ts";
+import { checkpointShape, type Manifest, paramsOf, unstacked } from "../nn/params.ts";
+import { adamWOf } from "./autoencoder.ts";
+import { BaseModel, type Caption, type TextConditions } from "./base_model.ts";
+import { makeFolder, toCheckpoint, type Weight, weightsOf } from "./component.ts";
+import type { LoraConfig } from "./config.ts";
+import { denoisingObjective, drawAt, noisyInputs, type Target, type Times } from "./denoising.ts";
+import type { ReadyExample } from "./examples.ts";
+import { initial, type Rule, zeros } from "./initial.ts";
+import { LatentSource } from "./latents.ts";
+import type { Course, Losses } from "./loop.ts";
+import { seedOf } from "./order.ts";
+import { samplePicture } from "./sampling.ts";
+import { type Objective, Trainer } from "./trainer.ts";
+
+/** The same layers of attention in a text encoder. */
+const TEXT_NAMES: Readonly<Record<string, string>> = {
+  to_q: "q_proj",
+  to_k: "k_proj",
+  to_v: "v_proj",
+  "to_out.0": "out_proj",
+};
+
+/** Up is zero at first, so that nothing is added; down is torch's usual start. */
+const RULES: readonly Rule[] = [[`${UP}.weight`, zeros]];
+
+/** What stands beside which layers of manifests. Throws `FormatError` where settings name a layer that there is not. */
+export function lowRanksOf(
+  { lora: { rank, alpha, targets, text_encoder } }: Pick<LoraConfig, "lora">,
+  manifests: ReadonlyMap<string, Manifest>,
+  path: string,
+): LowRanks {
+  const beside = { rank, scale: alpha === 0 ? 1 : alpha / rank };
+  const ranks = new Map<string, typeof beside>();
+  for (const target of targets) {
+    const layers = [...manifests].flatMap(([component, manifest]) => {
+      if (component === "unet") return layersOf(manifest, [target]);
+      return text_encoder ? layersOf(manifest, [target, TEXT_NAMES[target] ?? target]) : [];
+    });
+    if (layers.length === 0) {
+      throw new FormatError(
+        `Cannot train a LoRA for "${path}": it has no layer whose name ends in "${target}", which lora.targets names`,
+      );
+    }
+    for (const layer of layers) ranks.set(layer, beside);
+  }
+  return ranks;
+}
+
+/** The objective with products of low rank beside its layers. */
+export function besideObjective({ loss, reports = {} }: Objective, ranks: LowRanks): Objective {
+  const [beside, ...told] = withLowRanks([loss, ...Object.values(reports)], ranks);
+  return {
+    loss: beside,
+    reports: Object.fromEntries(Object.keys(reports).map((name, i) => [name, told[i]])),
+  };
+}
+
+/** Whether a parameter stands beside a layer. */
+export const isLowRank = (name: string) => name.includes(`${DOWN}.`) || name.includes(`${UP}.`);
+
+/** Shares of picture and noise at every time that a checkpoint was trained with; diffusers' defaults where it says nothing. */
+export function timesOfScheduler(scheduler: SchedulerConfig): Times {
+  const { betaSchedule = "linear", betaStart = 0.0001, betaEnd = 0.02 } = scheduler;
+  const { trainedBetas, trainTimesteps = 1000, rescaleZeroSnr = false } = scheduler;
+  const betas = trainedBetas
+    ? Float32Array.from(trainedBetas)
+    : BETAS[betaSchedule](betaStart, betaEnd, trainTimesteps);
+  const bars = [...(rescaleZeroSnr ? rescaleZeroTerminalSnr(betas) : alphasCumprod(betas))];
+  return { alphas: bars.map(Math.sqrt), sigmas: bars.map((bar) => Math.sqrt(1 - bar)) };
+}
+
+/** What a run needs to be told of its data. */
+export interface LoraData {
+  /** Whose texts samples show where settings name none. */
+  readonly shown: readonly ReadyExample[];
+}
+
+/** Parts of a run that stay as they are. */
+interface Parts {
+  readonly device: Device;
+  readonly settings: LoraConfig;
+  readonly shown: readonly ReadyExample[];
+  readonly base: BaseModel;
+  readonly ranks: LowRanks;
+  readonly text: TextConditions;
+  readonly latents: LatentSource;
+  /** The checkpoint's. */
+  readonly parameters: Parameters;
+  readonly trainer: Trainer;
+}
+
+/** The run of a LoRA. Dispose of it to free its memory. */
+export class LoraCourse implements Course, Disposable {
+  readonly trainers: { readonly lora: Trainer };
+  readonly #parts: Parts;
+  readonly #times: Times;
+  readonly #target: Target;
+  readonly #owned: DisposableStack;
+
+  private constructor(parts: Parts, owned: DisposableStack) {
+    this.trainers = { lora: parts.trainer };
+    this.#parts = parts;
+    this.#times = timesOfScheduler(parts.base.scheduler);
+    this.#target = parts.base.scheduler.prediction ?? "epsilon";
+    this.#owned = owned;
+  }
+
+  /**
+   * New products, or those of `start` by name, in the graph's layout. Throws `FileError`, `FormatError` and `MemoryError`
+   * where the settings' checkpoint cannot be used.
+   */
+  static async make(
+    device: Device,
+    settings: LoraConfig,
+    { shown }: LoraData,
+    start: ReadonlyMap<string, Float32Array<ArrayBuffer>> = new Map(),
+  ): Promise<LoraCourse> {
+    using owned = new DisposableStack();
+    const { lora, data, optimizer: { batch }, run } = settings;
+    const base = owned.use(await BaseModel.open(device, lora.model));
+    const { stage, unet: config } = base;
+    const multiple = stage.factor * 2 ** (config.down.length - 1);
+    if (data.size % multiple !== 0) {
+      throw new FormatError(
+        `Cannot train with pictures of ${data.size} pixels and "${lora.model}": data.size must be a multiple of ${multiple}`,
+      );
+    }
+    const size = data.size / stage.factor;
+    const manifests = new Map<"unet" | "text_encoder" | "text_encoder_2", Manifest>([
+      ["unet", unetManifest(config)],
+    ]);
+    if (lora.text_encoder) {
+      for (const [name, each] of base.textEncoders) manifests.set(name, clipManifest(name, each));
+    }
+    const ranks = lowRanksOf(settings, manifests, lora.model);
+    const text = lora.text_encoder ? base.builtText() : base.encodedText();
+    const graph = new Graph();
+    const objective = denoisingObjective(
+      paramsOf(graph, "unet"),
+      config,
+      text.build(graph, batch),
+      { batch, height: size, width: size },
+      base.scheduler.prediction ?? "epsilon",
+    );
+    const parameters = new Map<string, StoredParameter>();
+    for (const [component, manifest] of manifests) {
+      const weights = owned.use(await base.weights(component, manifest));
+      for (const [name, stored] of weights.parameters) parameters.set(name, stored);
+    }
+    const trainer = owned.use(
+      await Trainer.make(device, besideObjective(objective, ranks), {
+        isTrained: isLowRank,
+        frozen: parameters,
+        optimizer: adamWOf(settings),
+        label: "training the LoRA",
+      }),
+    );
+    const weights = new Map([...trainer.vectors.places].map(([name, { entry }]) => [
+      name,
+      start.get(name) ?? initial(entry, run.seed, RULES),
+    ]));
+    trainer.vectors.write("weight", weights);
+    trainer.vectors.write("average", weights);
+    // crops of chance never come again
+    const isKept = lora.cache_latents && data.crop === "centre";
+    if (isKept) await makeFolder(run.folder);
+    const path = isKept ? join(run.folder, "latents.bin") : undefined;
+    const latents = owned.use(await LatentSource.open(stage, { size: data.size, path }));
+    const parts = { device, settings, shown, base, ranks, text, latents, parameters, trainer };
+    return new LoraCourse(parts, owned.move());
+  }
+
+  async backward(
+    examples: readonly ReadyExample[],
+    { index }: { readonly index: number },
+  ): Promise<Losses> {
+    const { settings: { run: { seed }, lora, data }, latents: source, text, trainer } = this.#parts;
+    const latents: Float32Array[] = [];
+    for (const { picture } of examples) latents.push(await source.of(picture));
+    const [{ length: numbers }] = latents;
+    const all = new Float32Array(numbers * latents.length);
+    latents.forEach((each, i) => all.set(each, i * numbers));
+    const batch = examples.length;
+    const draw = drawAt(seed, index, { batch, numbers, times: this.#times.alphas.length });
+    const chances = torchCpu(seedOf(seed, index, 1)).uniform(batch);
+    const captions = examples.map((example, i) =>
+      chances[i] < lora.caption_dropout ? undefined : captionOf(example, data.size)
+    );
+    const results = await trainer.backward({
+      ...noisyInputs(all, draw, this.#times, this.#target, lora.min_snr || undefined),
+      ...await text.inputs(captions),
+    });
+    return { loss: results.get("loss")?.[0] ?? NaN, losses: {} };
+  }
+
+  /** The average where there is one, else the weights. */
+  get #best(): "average" | "weight" {
+    return this.#parts.settings.optimizer.ema > 0 ? "average" : "weight";
+  }
+
+  /** A row of samples for each prompt. */
+  async sample(): Promise<Picture> {
+    const { settings: { sample: { prompts, count } }, shown } = this.#parts;
+    if (prompts.length === 0) {
+      return sheet(await this.pictures(shown.slice(0, count).map(({ text = "" }) => text)));
+    }
+    const texts = prompts.flatMap((prompt): string[] => Array(count).fill(prompt));
+    return sheet(await this.pictures(texts), { columns: count });
+  }
+
+  /** A picture for each text, by DDIM with the settings' guidance; noise is torch's by `sample.seed` and place. */
+  async pictures(texts: readonly string[]): Promise<Picture[]> {
+    const { device, settings, base, ranks, text, parameters, trainer } = this.#parts;
+    const { sample: { steps, cfg_scale, seed }, data } = settings;
+    const { unet: config, stage, scheduler } = base;
+    const size = data.size / stage.factor;
+    const isGuided = cfg_scale !== 1 && cfg_scale !== 0;
+    const rows = isGuided ? 2 : 1;
+    const graph = new Graph();
+    const plain = unet(paramsOf(graph, "unet"), config, {
+      sample: graph.input("sample", [1, size, size, config.inChannels])
+        .broadcast([rows, size, size, config.inChannels]),
+      timestep: graph.input("timestep", [rows]),
+      ...text.build(graph, rows),
+    });
+    const [prediction] = unstacked(withLowRanks([plain], ranks));
+    const all = new Map([...parameters, ...trainer.vectors.parameters(this.#best)]);
+    using program = await compile(device, new Map([["prediction", prediction]]), all, {
+      label: "samples",
+    });
+    const made: Picture[] = [];
+    for (const [i, each] of texts.entries()) {
+      const caption = { text: each, sizes: [data.size, data.size, 0, 0, data.size, data.size] };
+      const told = await text.inputs(isGuided ? [undefined, caption] : [caption]);
+      const predict = async (sample: Float32Array<ArrayBuffer>, t: number) => {
+        const timestep = new Float32Array(rows).fill(t);
+        const result = (await program.run({ ...told, sample, timestep })).get("prediction");
+        if (!result) throw new TypeError("The denoiser returned nothing");
+        if (!isGuided) return result;
+        const half = result.length / 2;
+        return guide(result.slice(0, half), result.slice(half), cfg_scale);
+      };
+      made.push(await samplePicture(predict, stage, { scheduler, steps, seed: seed + i, size }));
+    }
+    return made;
+  }
+
+  /** Writes the LoRA as one file, under the folder's name in kohya's naming, under the one that diffusers looks for in its own. */
+  async save(folder: string): Promise<void> {
+    const { settings, base, trainer } = this.#parts;
+    const { rank, alpha, names } = settings.lora;
+    await makeFolder(folder);
+    const weights = await weightsOf(trainer, this.#best);
+    await writeLora(join(folder, fileOf(names, folder)), layersData(weights, alpha || rank), {
+      naming: names,
+      twoEncoders: base.textEncoders.size > 1,
+      metadata: metadataOf(settings, base.family, basename(resolve(folder))),
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.#owned[Symbol.dispose]();
+  }
+}
+
+/** The name of a LoRA's file in a run's folder. */
+export function fileOf(naming: LoraNaming, folder: string): string {
+  const name = naming === "diffusers" ? "pytorch_lora_weights" : basename(resolve(folder));
+  return `${name}.safetensors`;
+}
+
+/** Trained parameters as a file has them, by layers. */
+function layersData(weights: readonly Weight[], alpha: number): LoraLayerData[] {
+  const matrices = new Map(weights.map(({ entry, values }) => {
+    const data = entry.role === "conv" ? toCheckpoint(values, entry.shape) : values;
+    return [entry.name, { shape: checkpointShape(entry), data }];
+  }));
+  return [...matrices].flatMap(([key, down]) => {
+    const [layer, end] = key.split(`${DOWN}.`);
+    const up = matrices.get(`${layer}${UP}.${end}`);
+    const component = LORA_COMPONENTS.find((each) => layer.startsWith(`${each}.`));
+    if (end === undefined || !up || !component) return [];
+    return [{ component, name: layer.slice(component.length + 1), down, up, alpha }];
+  });
+}
+
+/** What kohya's tools call the families. */
+const KOHYA_FAMILIES: Readonly<Record<Family, readonly [version: string, architecture: string]>> = {
+  sd1: ["sd_v1", "stable-diffusion-v1/lora"],
+  sd2: ["sd_v2", "stable-diffusion-v2/lora"],
+  sdxl: ["sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"],
+};
+
+/** What tools show and sort by, under the names of kohya's trainers and of modelspec. */
+function metadataOf(
+  { lora, run, data, optimizer }: LoraConfig,
+  family: Family,
+  name: string,
+): Record<string, string> {
+  const [version, architecture] = KOHYA_FAMILIES[family];
+  const { rank, alpha, model, text_encoder } = lora;
+  return {
+    "modelspec.architecture": architecture,
+    "modelspec.title": name,
+    ss_base_model_version: version,
+    ss_learning_rate: String(optimizer.lr),
+    ss_max_train_steps: String(run.steps),
+    ss_min_snr_gamma: lora.min_snr > 0 ? String(lora.min_snr) : "None",
+    ss_network_alpha: String(alpha || rank),
+    ss_network_dim: String(rank),
+    ss_network_module: "networks.lora",
+    ss_optimizer: "AdamW",
+    ss_output_name: name,
+    ss_resolution: `(${data.size}, ${data.size})`,
+    ss_sd_model_name: basename(model),
+    ss_seed: String(run.seed),
+    ss_text_encoder_lr: text_encoder ? String(optimizer.lr) : "None",
+    ss_total_batch_size: String(optimizer.batch * optimizer.accumulate),
+    ss_unet_lr: String(optimizer.lr),
+    ss_v2: family === "sd2" ? "True" : "False",
+  };
+}
+
+function captionOf(
+  { text = "", original, picture }: ReadyExample,
+  size: number,
+): Caption {
+  const { height, width } = original;
+  return { text, sizes: [height, width, picture.cropTop, picture.cropLeft, size, size] };
+}

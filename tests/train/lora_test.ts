@@ -1,0 +1,269 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { clipManifest, unetManifest } from "../../lib/engine/stages.ts";
+import { loadModel } from "../../lib/engine/load.ts";
+import { LoraFile } from "../../lib/formats/lora.ts";
+import { type Parameters, readBack } from "../../lib/gpu/buffers.ts";
+import { type Device, openDevice } from "../../lib/gpu/device.ts";
+import { Graph } from "../../lib/graph/tensor.ts";
+import { layersOf } from "../../lib/nn/lora.ts";
+import { paramsOf } from "../../lib/nn/params.ts";
+import { BaseModel } from "../../lib/train/base_model.ts";
+import { loraConfig, printConfig } from "../../lib/train/config.ts";
+import { denoisingObjective, noisyInputs } from "../../lib/train/denoising.ts";
+import { examples } from "../../lib/train/examples.ts";
+import { type LoopOptions, runCourse } from "../../lib/train/loop.ts";
+import {
+  besideObjective,
+  fileOf,
+  isLowRank,
+  LoraCourse,
+  lowRanksOf,
+  timesOfScheduler,
+} from "../../lib/train/lora.ts";
+import { openDataset } from "../../lib/train/open_dataset.ts";
+import type { AdamW } from "../../lib/train/optimizer.ts";
+import type { Position } from "../../lib/train/order.ts";
+import { parseRecords } from "../../lib/train/record.ts";
+import { Trainer } from "../../lib/train/trainer.ts";
+import { readGolden } from "../golden.ts";
+import { channelsFirst, channelsLast } from "../models/tiny.ts";
+import { nmse } from "../tolerance.ts";
+
+const fixture = (path: string) => fileURLToPath(new URL(`../../fixtures/${path}`, import.meta.url));
+const SD1 = fixture("tiny/sd1");
+
+/** As fixtures/make/lora.py. */
+const SETTINGS: AdamW = { beta1: 0.5, beta2: 0.9, eps: 1e-8, weightDecay: 0.01, clip: 1 };
+const RATE = 2e-3;
+const STEPS = 10;
+const SHAPE = [2, 4, 8, 8];
+
+/** A gradient in f32 against torch's: rounding of a few hundred operations, of which norms lose digits. */
+const GRADIENT = 1e-8;
+/** Ten steps later; Adam divides by small gradients, which makes more of what was lost. */
+const LATER = 1e-6;
+
+/** Every byte of some parameters. */
+async function bytesOf(device: Device, parameters: Parameters): Promise<Uint8Array[]> {
+  const sources = [...parameters.values()].flatMap(({ resource, bytes }) =>
+    resource.kind === "buffer" ? [{ buffer: resource.buffer, bytes }] : []
+  );
+  assert.equal(sources.length, parameters.size);
+  return (await readBack(device, sources)).map((buffer) => new Uint8Array(buffer));
+}
+
+Deno.test("a LoRA of UNet and text encoder trains as peft's does: losses, gradients, weights; the checkpoint stays", async () => {
+  const golden = await readGolden("lora_training");
+  const given = (name: string) =>
+    Float32Array.from(golden.tensors.get(name) ?? assert.fail(`the golden has no ${name}`));
+  const facts = (name: string) => JSON.parse(golden.metadata.get(name) ?? "null");
+  await using device = await openDevice();
+  using base = await BaseModel.open(device, SD1);
+  const clip = base.textEncoders.get("text_encoder") ?? assert.fail();
+  const manifests = {
+    unet: unetManifest(base.unet),
+    text_encoder: clipManifest("text_encoder", clip),
+  } as const;
+  const ranks = new Map(
+    (["unet", "text_encoder"] as const).flatMap((component) =>
+      layersOf(manifests[component], facts(component)).map((layer) =>
+        [layer, { rank: facts("rank"), scale: facts("alpha") / facts("rank") }] as const
+      )
+    ),
+  );
+  assert.equal(ranks.size, 88);
+  const text = base.builtText();
+  const graph = new Graph();
+  const objective = denoisingObjective(
+    paramsOf(graph, "unet"),
+    base.unet,
+    text.build(graph, 2),
+    { batch: 2, height: 8, width: 8 },
+    "epsilon",
+  );
+  using unet = await base.weights("unet", manifests.unet);
+  using encoder = await base.weights("text_encoder", manifests.text_encoder);
+  const frozen = new Map([...unet.parameters, ...encoder.parameters]);
+  const before = await bytesOf(device, frozen);
+  using trainer = await Trainer.make(device, besideObjective(objective, ranks), {
+    isTrained: isLowRank,
+    frozen,
+    optimizer: SETTINGS,
+    label: "a LoRA",
+  });
+  const { places } = trainer.vectors;
+  assert.equal(places.size, 176);
+  trainer.vectors.write(
+    "weight",
+    new Map([...places].map(([name, { entry: { shape } }]) => {
+      const values = given(`start.${name}`);
+      const [co, kh, kw, ci] = shape;
+      return [name, shape.length === 4 ? channelsLast(values, [co, ci, kh, kw]) : values];
+    })),
+  );
+  const compare = async (vector: "weight" | "gradient", prefix: string, bound: number) => {
+    for (const [name, values] of await trainer.vectors.read(vector)) {
+      // softmax does not feel what is the same for all keys
+      const { shape } = places.get(name)?.entry ?? assert.fail(name);
+      const actual = shape.length === 4 ? channelsFirst(Float64Array.from(values), shape) : values;
+      const error = nmse(actual, given(`${prefix}.${name}`));
+      assert.ok(error <= bound, `${vector} of ${name}: NMSE ${error.toExponential(2)}`);
+    }
+  };
+  const times = timesOfScheduler(base.scheduler);
+  const latents = channelsLast(given("latents"), SHAPE);
+  const tokens = Int32Array.from(golden.integers.get("tokens") ?? assert.fail());
+  for (let t = 1; t <= STEPS; t++) {
+    const timesteps = [...golden.integers.get(`timesteps.${t - 1}`) ?? assert.fail()];
+    const noise = channelsLast(given(`noise.${t - 1}`), SHAPE);
+    const told = await trainer.backward({
+      ...noisyInputs(latents, { timesteps, noise }, times, "epsilon", undefined),
+      "tokens of text_encoder": tokens,
+    });
+    const [actual, expected] = [told.get("loss")?.[0] ?? NaN, given("losses")[t - 1]];
+    assert.ok(Math.abs(actual - expected) <= 1e-4 * expected, `loss ${t}: ${actual}, ${expected}`);
+    if (t === 1) await compare("gradient", "gradient", GRADIENT);
+    await trainer.step(t, { rate: RATE, emaDecay: 0 });
+  }
+  await compare("weight", "end", LATER);
+  assert.deepEqual(await bytesOf(device, frozen), before);
+});
+
+const PICTURES = fixture("pictures");
+
+/** Settings of a run of seconds. */
+function settings(folder: string, steps: number, lora: Readonly<Record<string, unknown>> = {}) {
+  return loraConfig([{
+    name: "the test",
+    isTyped: false,
+    values: {
+      run: { folder, steps, save_every: 0, seed: 3 },
+      data: { path: PICTURES, size: 16, caption: "a fox" },
+      optimizer: { batch: 2, lr: 1e-2, clip: 0 },
+      lora: { model: SD1, rank: 2, alpha: 1, caption_dropout: 0.5, min_snr: 5, ...lora },
+      sample: { every: 2, count: 1, steps: 2, cfg_scale: 2, prompts: ["a fox", "a rocket"] },
+    },
+  }]);
+}
+
+async function train(folder: string, steps: number, more: Partial<LoopOptions> = {}) {
+  const config = settings(folder, steps);
+  await using device = await openDevice();
+  using dataset = await openDataset(PICTURES);
+  const { data, optimizer: { batch, lr } } = config;
+  const from = (position?: Position) =>
+    examples(dataset, {
+      ...{ width: data.size, height: data.size, channels: 3, seed: config.run.seed, position },
+      ...{ crop: data.crop, flip: data.flip, filter: data.filter, threads: 0 },
+    });
+  using course = await LoraCourse.make(device, config, { shown: [] });
+  const samples: string[] = [];
+  const options: LoopOptions = {
+    folder,
+    config: printConfig("lora", config),
+    steps,
+    batch,
+    accumulate: 1,
+    rate: { lr, schedule: "constant", warmup: 0, final: 0 },
+    ema: 0,
+    saveEvery: 0,
+    keep: 0,
+    sampleEvery: 2,
+    resume: false,
+    memory: () => device.memory.live,
+    ...more,
+  };
+  for await (const event of runCourse(course, from, options)) {
+    if (event.kind === "sample") samples.push(event.path);
+  }
+  return samples;
+}
+
+Deno.test("LoraCourse goes on after two steps bit for bit; its file changes what a model draws", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const [whole, parts] = [join(folder, "whole"), join(folder, "parts")];
+    await train(whole, 4);
+    await train(parts, 2);
+    const samples = await train(parts, 4, { resume: true });
+    const bytes = (...path: string[]) => Deno.readFile(join(folder, ...path));
+    assert.deepEqual(
+      await bytes("parts", "checkpoints", "4", "state.safetensors"),
+      await bytes("whole", "checkpoints", "4", "state.safetensors"),
+    );
+    assert.equal(samples.length, 1);
+    assert.deepEqual(
+      await Deno.readFile(samples[0]),
+      await bytes("whole", "samples", samples[0].split("/").at(-1) ?? ""),
+    );
+    const losses = parseRecords(await Deno.readTextFile(join(whole, "log.ndjson")));
+    assert.ok(losses.every(({ loss }) => loss !== null && Number.isFinite(loss)));
+
+    const path = join(whole, fileOf("kohya", whole));
+    assert.equal(path, join(whole, "whole.safetensors"));
+    using file = await LoraFile.open(path);
+    assert.equal(file.metadata.get("ss_base_model_version"), "sd_v1");
+    assert.equal(file.metadata.get("ss_network_dim"), "2");
+    await using device = await openDevice();
+    const states = [new Int32Array(77).fill(5)];
+    const predict = async (multiplier: number) => {
+      const loras = [{ path, multiplier }];
+      await using model = await loadModel(device, SD1, { weights: "f32", loras });
+      assert.deepEqual(model.warnings, []);
+      const [text] = await model.encodeText([states]);
+      using denoiser = model.denoiser({ height: 4, width: 4 });
+      return await denoiser.predict(new Float32Array(64).fill(0.5), 500, [{ text }]);
+    };
+    const [[none], [one]] = [await predict(0), await predict(1)];
+    assert.ok(nmse(one, none) > 1e-6, "the LoRA changes nothing");
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("LoraCourse refuses layers that there are not and sizes that do not halve, before anything is read", async () => {
+  await using device = await openDevice();
+  const folder = await Deno.makeTempDir();
+  try {
+    const bad = settings(folder, 1, { targets: ["to_q", "to_w"] });
+    await assert.rejects(
+      LoraCourse.make(device, bad, { shown: [] }),
+      /it has no layer whose name ends in "to_w", which lora.targets names/,
+    );
+    const odd = settings(folder, 1);
+    await assert.rejects(
+      LoraCourse.make(device, { ...odd, data: { ...odd.data, size: 20 } }, { shown: [] }),
+      /data.size must be a multiple of 8/,
+    );
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("lowRanksOf takes attention of text encoders along where that is asked for, with alpha over rank", async () => {
+  await using device = await openDevice();
+  using base = await BaseModel.open(device, SD1);
+  const manifests = new Map([
+    ["unet", unetManifest(base.unet)],
+    [
+      "text_encoder",
+      clipManifest("text_encoder", base.textEncoders.get("text_encoder") ?? assert.fail()),
+    ],
+  ]);
+  const ranks = (more: Readonly<Record<string, unknown>>) =>
+    lowRanksOf(settings("run", 1, { targets: ["to_q"], ...more }), manifests, "a model");
+  const alone = ranks({});
+  assert.ok([...alone.keys()].every((layer) => layer.startsWith("unet.")));
+  assert.deepEqual([...new Set(alone.values())], [{ rank: 2, scale: 0.5 }]);
+  const both = [...ranks({ text_encoder: true, alpha: 0 })];
+  const added = both.filter(([layer]) => !alone.has(layer));
+  assert.deepEqual(
+    added,
+    [0, 1].map((i) => [
+      `text_encoder.text_model.encoder.layers.${i}.self_attn.q_proj`,
+      { rank: 2, scale: 1 },
+    ]),
+  );
+});
