@@ -34,7 +34,7 @@ const COMMANDS: Readonly<Record<string, Subcommand>> = {
   decode: { summary: "latents to a picture", run: decode },
   inspect: { summary: "what a checkpoint or a picture holds", run: inspect },
   tokens: { summary: "what a prompt is read as: chunks, tokens, weights", run: tokens },
-  train: { summary: "a model from pictures: an autoencoder", run: train },
+  train: { summary: "a model from pictures: an autoencoder, a denoiser, a LoRA", run: train },
   doctor: { summary: "what this device can do, and whether it computes correctly", run: doctor },
   tune: { summary: "the fastest kernels on this device, for --tuned", run: tune },
 };
