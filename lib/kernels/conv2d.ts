@@ -21,7 +21,7 @@ import {
   type Variant,
   windowOn,
 } from "./kernel.ts";
-import { type Convolution, readingOf, windowOf } from "./convolution.ts";
+import { type Convolution, readingOf, weightParams, windowOf } from "./convolution.ts";
 import { stagedProducts, tiledProducts } from "./matmul.ts";
 import {
   columnGroups,
@@ -168,7 +168,11 @@ function tapsOf(node: Convolution, reading: Reading) {
   const [{ shape: [, , , ci] }, { shape: [, kh, kw] }] = node.inputs;
   const tapBlocks = ci / (4 * READERS[reading].parts);
   return {
-    params: { tap_blocks: tapBlocks, blocks: kh * kw * tapBlocks },
+    params: {
+      tap_blocks: tapBlocks,
+      blocks: kh * kw * tapBlocks,
+      ...weightParams(node, reading),
+    },
     iterations: kh * (1 + kw * (1 + tapBlocks)),
   };
 }
@@ -274,7 +278,8 @@ export function directConvolution(
       { batch: 1, m: n * oh * ow, n: co, k: kh * kw * ci, operand: reading, a: "pixels" },
       profile,
       ({ elements, ...form }) => {
-        const params = { ...form.params, tap_depth: ci / 4, w_first: 0 };
+        const own = { tap_depth: ci / 4, w_first: 0, ...weightParams(node, reading) };
+        const params = { ...form.params, ...own };
         return variantOf(
           node,
           { ...form, x: elements.a, w: elements.w, params },

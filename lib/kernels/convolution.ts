@@ -5,7 +5,7 @@
 
 import { show } from "../base/shape.ts";
 import type { LayoutOf, NodeOf } from "./kernel.ts";
-import { panelsOf, type Reading } from "./product.ts";
+import { blocksOf, panelsOf, type Reading } from "./product.ts";
 
 /** The first input is the picture, the second the weight. */
 export type Convolution = NodeOf<"conv2d"> | NodeOf<"conv2dTranspose">;
@@ -46,9 +46,18 @@ export function readingOf(node: Convolution, layoutOf: LayoutOf): Reading {
   }
   const panels = panelsOf(layout);
   if (panels && !backwards) return panels;
+  if (panels && channels % 4 === 0 && node.shape[3] % 4 === 0) {
+    return panels === "panels16" ? "turned16" : "turned32";
+  }
   throw new RangeError(
     `Cannot convolve${backwards ? " backwards" : ""} by ${
       show(weight.shape)
-    }: the weight lies in ${layout.format}`,
+    }, which lies in ${layout.format}`,
   );
+}
+
+/** What readers of a turned weight in panels need to know of it. */
+export function weightParams(node: Convolution, reading: Reading): Record<string, number> {
+  if (reading !== "turned16" && reading !== "turned32") return {};
+  return { weight_blocks: blocksOf(node.inputs[1], reading) };
 }

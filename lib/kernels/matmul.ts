@@ -17,6 +17,7 @@ import {
   windowOn,
 } from "./kernel.ts";
 import {
+  blocksOf,
   columnGroups,
   NUMBERS,
   type Operand,
@@ -241,12 +242,31 @@ export function tiledProduct(
     functions,
     type,
     elements: { a: "vec4f", w: element },
-    params: { blocks, a_gap: 0, w_gap: 0, result_gap: 0, first_group: 0, ...placement },
+    params: {
+      blocks,
+      a_gap: 0,
+      w_gap: 0,
+      result_gap: 0,
+      first_group: 0,
+      ...placement,
+      ...turnedParams(node, operand, blocks),
+    },
     height: tile.TM * tile.ROWS,
     columns: columnGroups(n, tile),
     iterations: blocks,
   };
   return variantOf(name, node, product, form, profile);
+}
+
+/** What readers of a turned weight need to know of it: as a convolution of one tap. */
+function turnedParams(
+  { inputs: [, weight] }: Tensor,
+  operand: Operand,
+  blocks: number,
+): Record<string, number> {
+  if (operand !== "turned16" && operand !== "turned32") return {};
+  const taps = { kernel_height: 1, kernel_width: 1, tap_blocks: blocks, tap_depth: blocks };
+  return { ...taps, weight_blocks: weight ? blocksOf(weight, operand) : 0 };
 }
 
 /** The variants for GPUs that stage operands in workgroup memory, the best first. */
@@ -262,7 +282,10 @@ export function stagedProducts(
     node,
     shape,
     profile,
-    (form) => variantOf(form.name, node, product, form, profile),
+    (form) => {
+      const params = { ...form.params, ...turnedParams(node, operand, product.k / 4) };
+      return variantOf(form.name, node, product, { ...form, params }, profile);
+    },
     options,
   );
 }
@@ -277,20 +300,27 @@ function scalarProduct(
   const { m, n, k } = product;
   const ROWS = Math.min(8, Math.ceil(m / 4));
   const { element, parts } = READERS[operand];
-  const panels = operand === "panels16" || operand === "panels32";
+  const packed = operand !== "rows" && operand !== "columns";
   const form: Form = {
     source: rowsSource,
     constants: { ROWS },
     functions: `${NUMBERS[operand]}\n${STORE.f32}`,
     type: "f32",
-    elements: { a: "f32", w: panels ? element : "f32" },
-    params: { k, blocks: Math.ceil(k / (4 * parts)) },
+    elements: { a: "f32", w: packed ? element : "f32" },
+    params: {
+      k,
+      blocks: Math.ceil(k / (4 * parts)),
+      ...turnedParams(node, operand, 0),
+    },
     height: 4 * ROWS,
     columns: Math.ceil(n / 32),
     iterations: k,
   };
   return variantOf("scalars", node, product, form, profile);
 }
+
+/** Panels as they are read by a product with the weight itself, not its transpose. */
+const TURNED = { panels16: "turned16", panels32: "turned32" } as const;
 
 export const matmul: Kernel<"matmul"> = (node, profile, layoutOf) => {
   const [a, b] = node.inputs;
@@ -300,17 +330,12 @@ export const matmul: Kernel<"matmul"> = (node, profile, layoutOf) => {
   const m = node.size / n / batch;
   const layout = layoutOf(b);
   const panels = panelsOf(layout);
-  if (panels && !transposeB) {
-    throw new RangeError(
-      `Cannot multiply by the weight ${show(b.shape)} untransposed: it is packed for products ` +
-        "by its transpose",
-    );
-  }
   const residences = productResidences(node, profile, layoutOf);
   const bytes = b.op === "parameter" ? packedBytes(b.shape, layout) : b.size * 4;
   const product = { batch, m, n, k, residences, bytes };
-  const operand = panels ?? (transposeB ? "rows" : "columns");
-  const whole = k % (4 * READERS[operand].parts) === 0 && (operand !== "columns" || n % 4 === 0);
+  const operand = transposeB ? panels ?? "rows" : panels ? TURNED[panels] : "columns";
+  const { parts, across } = READERS[operand];
+  const whole = k % (4 * parts) === 0 && (!across || n % 4 === 0);
   if (!panels && layout.format !== "rows32") {
     throw new RangeError(`Cannot multiply by the weight ${show(b.shape)}: it lies in f16 rows`);
   }

@@ -3,6 +3,7 @@
  * are stored, and the tiles.
  */
 
+import { sizeOf } from "../base/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import {
   type Binding,
@@ -15,12 +16,15 @@ import {
   type Residence,
 } from "./kernel.ts";
 
-/** How the second operand of a product lies. */
-export type Operand = "panels16" | "panels32" | "rows" | "columns";
+/**
+ * How the second operand of a product is read: `panels…` and `rows` hold the reduction of a column side by side, `columns`
+ * the columns of a step; `turned…` are panels of the product's transpose, whose outputs are steps here.
+ */
+export type Operand = "panels16" | "panels32" | "rows" | "columns" | "turned16" | "turned32";
 
 /**
- * How a convolution reads its weight: like a product; or a weight [k, taps, n] in rows as the one [n, taps, k] that undoes
- * it, its taps in reverse (`turned`); `loose`: one number at a time, where rows are not made of vec4s.
+ * How a convolution reads its weight: like a product; or a weight [k, taps, n] as the one [n, taps, k] that undoes it, its
+ * taps in reverse (`turned`: in rows); `loose`: one number at a time, where rows are not made of vec4s.
  */
 export type Reading = Exclude<Operand, "columns"> | "turned" | "loose rows" | "loose turned";
 
@@ -59,6 +63,46 @@ fn block(base: u32, k: u32, c: u32) -> array<vec4f, PARTS> {
     number(k * 4u + 2u, base + c), number(k * 4u + 3u, base + c)));
 }`,
 });
+
+/** `row` and `tap` of step 4k + c of a weight [k, taps, n] that is turned. */
+const turnedStep = `let taps = params.kernel_height * params.kernel_width;
+  let tap = k / params.tap_blocks;
+  let row = (k - tap * params.tap_blocks) * 4u + c;`;
+
+/** Four columns of a step of a weight that is turned, found at `four` in its row. */
+const turned = (element: "vec4u" | "vec4f", four: string): Reader => ({
+  element,
+  parts: 1,
+  across: true,
+  functions: `fn columns_from(group: u32, batch: u32) -> u32 { return group; }
+fn block(base: u32, k: u32, c: u32) -> array<vec4f, PARTS> {
+  ${turnedStep}
+  let at = (taps - 1u - tap) * (params.width / 4u) + base;
+  return array<vec4f, PARTS>(${four});
+}`,
+});
+
+/** Four numbers, from 4i on, of an output's row that lies in panels. */
+export const FOUR_OF_PANELS = {
+  turned16: `fn four_of(row: u32, i: u32) -> vec4f {
+  let eight = w_at((row / ${PANEL}u * params.weight_blocks + i / 2u) * ${PANEL}u + row % ${PANEL}u);
+  let half = select(eight.xy, eight.zw, i % 2u == 1u);
+  return vec4f(unpack2x16float(half.x), unpack2x16float(half.y));
+}`,
+  turned32: `fn four_of(row: u32, i: u32) -> vec4f {
+  return w_at((row / ${PANEL}u * params.weight_blocks + i) * ${PANEL}u + row % ${PANEL}u);
+}`,
+} as const;
+
+const ofPanels = (key: keyof typeof FOUR_OF_PANELS, element: "vec4u" | "vec4f"): Reader => {
+  const { functions, ...reader } = turned(element, "four_of(row, at)");
+  return { ...reader, functions: `${FOUR_OF_PANELS[key]}\n${functions}` };
+};
+
+/** Blocks of an output of a weight [outputs, …, inputs] in panels. */
+export function blocksOf({ shape }: Tensor, operand: keyof typeof FOUR_OF_PANELS): number {
+  return Math.ceil(sizeOf(shape.slice(1)) / (operand === "turned16" ? 8 : 4));
+}
 
 export const READERS: { readonly [K in Operand | Reading]: Reader } = {
   panels16: {
@@ -104,18 +148,9 @@ fn block(base: u32, k: u32, c: u32) -> array<vec4f, PARTS> {
   return array<vec4f, PARTS>(w_at(base + (k * 4u + c) * (params.width / 4u)));
 }`,
   },
-  turned: {
-    element: "vec4f",
-    parts: 1,
-    across: true,
-    functions: `fn columns_from(group: u32, batch: u32) -> u32 { return group; }
-fn block(base: u32, k: u32, c: u32) -> array<vec4f, PARTS> {
-  let taps = params.kernel_height * params.kernel_width;
-  let tap = k / params.tap_blocks;
-  let row = (k - tap * params.tap_blocks) * 4u + c;
-  return array<vec4f, PARTS>(w_at(base + (row * taps + taps - 1u - tap) * (params.width / 4u)));
-}`,
-  },
+  turned: turned("vec4f", "w_at(row * taps * (params.width / 4u) + at)"),
+  turned16: ofPanels("turned16", "vec4u"),
+  turned32: ofPanels("turned32", "vec4f"),
   "loose rows": loose("let at = column * params.depth + step;"),
   "loose turned": loose(`let taps = params.kernel_height * params.kernel_width;
   let at = (step % CHANNELS * taps + taps - 1u - step / CHANNELS) * params.width + column;`),
@@ -244,6 +279,11 @@ export function productResidences(
   return residences;
 }
 
+function numberOfPanels(operand: keyof typeof FOUR_OF_PANELS): string {
+  return `${FOUR_OF_PANELS[operand]}
+fn weight(k: u32, column: u32, batch: u32) -> f32 { return four_of(k, column / 4u)[column % 4u]; }`;
+}
+
 /** `fn weight(k, column, batch)`: one number of the second operand. */
 export const NUMBERS: { readonly [K in Operand]: string } = {
   panels16: `fn weight(k: u32, column: u32, batch: u32) -> f32 {
@@ -259,4 +299,6 @@ export const NUMBERS: { readonly [K in Operand]: string } = {
   columns: `fn weight(k: u32, column: u32, batch: u32) -> f32 {
   return w_at(params.w_first + (batch * params.k + k) * params.width + column);
 }`,
+  turned16: numberOfPanels("turned16"),
+  turned32: numberOfPanels("turned32"),
 };

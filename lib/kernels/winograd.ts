@@ -29,9 +29,16 @@ import {
   type Variant,
   windowOn,
 } from "./kernel.ts";
-import { type Convolution, readingOf, windowOf } from "./convolution.ts";
+import { type Convolution, readingOf, weightParams, windowOf } from "./convolution.ts";
 import { tiledProduct } from "./matmul.ts";
-import { productResidences, READERS, type Reading, resultBinding, tileFor } from "./product.ts";
+import {
+  FOUR_OF_PANELS,
+  productResidences,
+  READERS,
+  type Reading,
+  resultBinding,
+  tileFor,
+} from "./product.ts";
 
 type Panels = "panels16" | "panels32";
 
@@ -59,6 +66,22 @@ interface Scheme {
 /** How weights are read that can be transformed. */
 type Whole = Exclude<Reading, "loose rows" | "loose turned">;
 
+/** Blocks of a weight that is turned: four steps of a column are picked from the rows of four outputs. */
+function turned(fourOf: string): string {
+  return `${fourOf}
+fn output_from(i: u32) -> u32 { return i; }
+fn number(row: u32, tap: u32, column: u32) -> f32 {
+  return four_of(row, (8u - tap) * (params.width / 4u) + column / 4u)[column % 4u];
+}
+fn block(base: u32, k: u32, c: u32) -> array<vec4f, PARTS> {
+  let tap = k / params.tap_blocks;
+  let row = (k - tap * params.tap_blocks) * 4u;
+  return array<vec4f, PARTS>(vec4f(
+    number(row, tap, base), number(row + 1u, tap, base),
+    number(row + 2u, tap, base), number(row + 3u, tap, base)));
+}`;
+}
+
 /** `fn output_from`: where an output's blocks begin; `fn block`: one of them. Outputs that do not exist are not used. */
 const WEIGHTS: { readonly [K in Whole]: string } = {
   panels16: `${READERS.panels16.functions}
@@ -67,19 +90,12 @@ fn output_from(i: u32) -> u32 { return i / ${PANEL}u * params.blocks * ${PANEL}u
 fn output_from(i: u32) -> u32 { return i / ${PANEL}u * params.blocks * ${PANEL}u + i % ${PANEL}u; }`,
   rows: `${READERS.rows.functions}
 fn output_from(i: u32) -> u32 { return i * params.blocks; }`,
-  turned: `fn output_from(i: u32) -> u32 { return i; }
-fn number(row: u32, tap: u32, column: u32) -> f32 {
-  return w_at((row * 9u + 8u - tap) * (params.width / 4u) + column / 4u)[column % 4u];
-}
-fn block(base: u32, k: u32, c: u32) -> array<vec4f, PARTS> {
-  let tap = k / params.tap_blocks;
-  let row = (k - tap * params.tap_blocks) * 4u;
-  return array<vec4f, PARTS>(vec4f(
-    number(row, tap, base), number(row + 1u, tap, base),
-    number(row + 2u, tap, base), number(row + 3u, tap, base)));
-}`,
+  turned: turned(
+    "fn four_of(row: u32, i: u32) -> vec4f { return w_at(row * 9u * (params.width / 4u) + i); }",
+  ),
+  turned16: turned(FOUR_OF_PANELS.turned16),
+  turned32: turned(FOUR_OF_PANELS.turned32),
 };
-
 const SCHEMES: { readonly [A in Winograd]: Scheme } = {
   winograd2: {
     tile: 2,
@@ -401,6 +417,7 @@ class Parts {
           width: node.shape[3],
           blocks: 9 * ci / (4 * parts),
           tap_blocks: ci / (4 * parts),
+          ...weightParams(node, reading),
         },
       },
       grid: [Math.ceil(columns / this.#lanes), ci / (4 * parts), 1],

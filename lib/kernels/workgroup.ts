@@ -13,7 +13,7 @@ import {
   type Profile,
   type Variant,
 } from "./kernel.ts";
-import { type Operand, type Reading, resultBinding, STORE } from "./product.ts";
+import { FOUR_OF_PANELS, type Operand, type Reading, resultBinding, STORE } from "./product.ts";
 import { flatGrid } from "./views.ts";
 import f16Source from "../../wgsl/workgroup_f16.wgsl" with { type: "text" };
 import f32Source from "../../wgsl/workgroup_f32.wgsl" with { type: "text" };
@@ -70,20 +70,20 @@ interface Staging {
   readonly functions: string;
 }
 
-/** Four rows and four columns of the second operand at once, the rows found by `row_of`. */
-const fours = (rowOf: string): Staging => ({
-  element: "vec4f",
+/** Four steps and four columns of the second operand at once; `fn four_at`: four columns of step 4d + r. */
+const fours = (element: "vec4u" | "vec4f", fourAt: string): Staging => ({
+  element,
   blockDepth: 1,
   unit: { columns: 4, depth: 1 },
   functions: `alias W = mat4x4f;
-${rowOf}
+${fourAt}
 fn fetched(unit: u32, k: u32, column: u32, batch: u32) -> W {
   let d = k + unit / (COLUMNS / 4u);
   if (d >= params.depth) { return W(); }
-  let row = row_of(d, batch);
-  let at = params.w_first + row.x * (params.width / 4u) + column / 4u + unit % (COLUMNS / 4u);
-  let step = row.y * (params.width / 4u);
-  return W(w_at(at), w_at(at + step), w_at(at + 2u * step), w_at(at + 3u * step));
+  let four = column / 4u + unit % (COLUMNS / 4u);
+  return W(
+    four_at(d, 0u, four, batch), four_at(d, 1u, four, batch),
+    four_at(d, 2u, four, batch), four_at(d, 3u, four, batch));
 }
 fn keep(unit: u32, held: W) {
   let columns = transpose(held);
@@ -94,6 +94,16 @@ fn keep(unit: u32, held: W) {
   }
 }`,
 });
+
+/** The same of a weight [k, taps, n] that is turned; `four`: what is at `i` of its row. */
+const turned = (four: string) =>
+  `fn four_at(d: u32, r: u32, four: u32, batch: u32) -> vec4f {
+  let taps = params.kernel_height * params.kernel_width;
+  let tap = d / params.tap_depth;
+  let row = (d - tap * params.tap_depth) * 4u + r;
+  let i = (taps - 1u - tap) * (params.width / 4u) + four;
+  return ${four};
+}`;
 
 const STAGINGS: { readonly [K in Staged]: Staging } = {
   panels16: {
@@ -142,13 +152,15 @@ fn keep(unit: u32, held: W) {
   w_tile[unit % DEPTH * COLUMNS + place_in_tile(unit / DEPTH)] = S(held);
 }`,
   },
-  columns: fours(`/// The first of the four rows of a vec4, and how far the next one is.
-fn row_of(d: u32, batch: u32) -> vec2u { return vec2u((batch * params.depth + d) * 4u, 1u); }`),
-  turned: fours(`fn row_of(d: u32, batch: u32) -> vec2u {
-  let taps = params.kernel_height * params.kernel_width;
-  let tap = d / params.tap_depth;
-  return vec2u((d - tap * params.tap_depth) * 4u * taps + taps - 1u - tap, taps);
-}`),
+  columns: fours(
+    "vec4f",
+    `fn four_at(d: u32, r: u32, four: u32, batch: u32) -> vec4f {
+  return w_at(params.w_first + ((batch * params.depth + d) * 4u + r) * (params.width / 4u) + four);
+}`,
+  ),
+  turned: fours("vec4f", turned("w_at(row * taps * (params.width / 4u) + i)")),
+  turned16: fours("vec4u", `${FOUR_OF_PANELS.turned16}\n${turned("four_of(row, i)")}`),
+  turned32: fours("vec4f", `${FOUR_OF_PANELS.turned32}\n${turned("four_of(row, i)")}`),
 };
 
 /** Tiles of 16·TM rows × 64·TN columns, DEPTH vec4s of the reduction deep: none takes more than 16 KiB, the least there is. */

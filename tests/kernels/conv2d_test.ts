@@ -168,15 +168,17 @@ interface Backwards {
   readonly padding?: Padding;
   /** Pixels of the picture that no place of the kernel reads. */
   readonly unread?: number;
+  /** The weight in panels, as inference has it. */
+  readonly packed?: boolean;
 }
 
 const backwards = (shape: Backwards) => (g: Graph): Tensor => {
-  const { y, ci, kernel = [3, 3], stride = 1, padding = around(1), unread = 0 } = shape;
+  const { y, ci, kernel = [3, 3], stride = 1, padding = around(1), unread = 0, packed } = shape;
   const [h, w] = [
     (y[1] - 1) * stride + kernel[0] - padding.top - padding.bottom + unread,
     (y[2] - 1) * stride + kernel[1] - padding.left - padding.right + unread,
   ];
-  const weight = g.parameter("w", [y[3], ...kernel, ci], "vector");
+  const weight = g.parameter("w", [y[3], ...kernel, ci], packed ? "conv" : "vector");
   return g.input("y", y).conv2dTranspose(weight, { size: [h, w], stride, padding });
 };
 
@@ -208,6 +210,21 @@ kernelTest("conv2dTranspose", {
       fills,
     },
     "2×5": { build: backwards({ y: [1, 6, 9, 8], ci: 8, kernel: [2, 5] }), fills },
+    "3×3, packed": { build: backwards({ y: [2, 6, 7, 40], ci: 36, packed: true }), fills },
+    "3×3, packed, stride 2, narrow": {
+      build: backwards({ y: [2, 4, 5, 8], ci: 4, stride: 2, packed: true }),
+      fills,
+    },
+    "1×1, packed": {
+      build: backwards({
+        y: [2, 4, 5, 24],
+        ci: 36,
+        kernel: [1, 1],
+        padding: around(0),
+        packed: true,
+      }),
+      fills,
+    },
     "from three channels": { build: backwards({ y: [1, 6, 6, 3], ci: 16 }), fills },
     "to three channels": { build: backwards({ y: [1, 6, 6, 16], ci: 3, stride: 2 }), fills },
     "odd widths": { build: backwards({ y: [1, 4, 5, 7], ci: 9 }), fills },

@@ -10,6 +10,10 @@ import { meaning } from "./meaning.ts";
 const linear = (m: number, n: number, k: number) => (g: Graph): Tensor =>
   g.input("x", [m, k]).matmul(g.parameter("w", [n, k], "linear"), { transposeB: true });
 
+/** y [m, n] by a weight [n, k] as it is: what its gradient by x is. */
+const backwards = (m: number, n: number, k: number) => (g: Graph): Tensor =>
+  g.input("y", [m, n]).matmul(g.parameter("w", [n, k], "linear"), { transposeB: false });
+
 /** Two activations. */
 const product = (a: number[], b: number[], transposeB: boolean) => (g: Graph): Tensor =>
   g.input("a", a).matmul(g.input("b", b), { transposeB });
@@ -65,6 +69,14 @@ kernelTest("matmul", {
     },
     "weights, cut by rows": tight(linear(200, 48, 32), 20_480, 2),
     "weights, an odd width, cut by rows": tight(linear(130, 27, 9), 4096, 4),
+    "weights backwards": { build: backwards(33, 64, 72) },
+    "weights backwards, an odd panel, one row": { build: backwards(1, 40, 36) },
+    "weights backwards, odd widths": { build: backwards(9, 37, 27), fills: ["ordinary", "offset"] },
+    "weights backwards, cut by rows": tight(backwards(200, 48, 32), 20_480, 2),
+    "weight in rows": {
+      build: (g) =>
+        g.input("x", [20, 24]).matmul(g.parameter("w", [40, 24], "vector"), { transposeB: true }),
+    },
     "epilogue of bias, gate and residual": {
       build: fused([2, 19, 16], 24, [[24], [2, 1, 24], [2, 19, 24]], biasGate),
       approximate: true,
