@@ -123,6 +123,8 @@ const FIELDS = Object.keys(
   {
     prompt: true,
     negativePrompt: true,
+    label: true,
+    boxes: true,
     width: true,
     height: true,
     steps: true,

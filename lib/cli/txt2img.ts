@@ -8,8 +8,9 @@ import { newCommand, parse } from "./options.ts";
 import { mayDiffer } from "./prompting.ts";
 import { overlay } from "./request.ts";
 import { drawSweep } from "./sweeping.ts";
+import { addToldOptions, boxDrawer, readTold, type ToldOptions } from "./telling.ts";
 
-interface Options extends DrawingOptions {
+interface Options extends DrawingOptions, ToldOptions {
   readonly sweep: readonly string[];
 }
 
@@ -25,27 +26,36 @@ function definition() {
     (sweep: string, before: readonly string[]) => [...before, sweep],
     [],
   );
-  return addDrawingOptions(command);
+  return addDrawingOptions(addToldOptions(command));
 }
 
 export async function txt2img(argv: readonly string[]): Promise<number> {
   const command = definition();
   parse(command, argv);
-  const { sweep, ...options } = command.opts<Options>();
+  const { sweep, class: label, box, boxes, drawBoxes, ...options } = command.opts<Options>();
   const words = command.args;
   checkGrid(options);
-  if (words.length === 0) throw new UsageError("Nothing to draw: a prompt was needed");
+  const told = await readTold({ label, box, boxes, drawBoxes });
+  const isTold = told.label !== undefined || told.boxes !== undefined;
+  if (words.length === 0 && !isTold) throw new UsageError("Nothing to draw: a prompt was needed");
   const isStdin = words.length === 1 && words[0] === "-";
   if (isStdin && sweep.length > 0) {
     throw new UsageError("Cannot sweep prompts from stdin: one prompt was needed, as an argument");
   }
   if (isStdin) return await drawAll("-", options);
-  const recipe = overlay(options, { prompt: words.join(" ") });
+  const recipe = overlay(options, { prompt: words.join(" "), ...told });
   if (sweep.length > 0) return await drawSweep(options, recipe, sweep);
   if (options.output === "-" && (options.batchCount ?? 1) > 1) {
     throw new UsageError("Cannot write several pictures to stdout: -o - takes one, leave out -b");
   }
+  if (options.output === "-" && drawBoxes) {
+    throw new UsageError("Cannot use --draw-boxes with -o -: its copy is a second picture");
+  }
   const pictures = options.batchCount ?? 1;
-  await withDrawing(options, (draw) => draw(recipe), { pictures, several: mayDiffer(recipe) });
+  const drawing = drawBoxes ? { listeners: [boxDrawer()] } : {};
+  await withDrawing(options, (draw) => draw(recipe, drawing), {
+    pictures,
+    several: mayDiffer(recipe),
+  });
   return 0;
 }

@@ -5,6 +5,7 @@ import type { Shape } from "../base/shape.ts";
 import type { Checkpoint, ComponentName, Weights } from "../formats/checkpoint.ts";
 import { toFloat32 } from "../formats/safetensors.ts";
 import type { ClipConfig } from "../models/clip.ts";
+import { type ConditionerConfig, conditionerFromJson } from "../models/conditioner.ts";
 import {
   checkPipeline,
   clipConfigFromJson,
@@ -28,6 +29,7 @@ import type { UnetConfig } from "../models/unet.ts";
 import type { VaeConfig } from "../models/vae.ts";
 import type { Manifest } from "../nn/params.ts";
 import { taesdManifest, vaeManifest } from "./first_stage.ts";
+import { conditionerManifest } from "./conditioner.ts";
 import { clipManifest, unetManifest } from "./stages.ts";
 
 /** The configs of whatever components a checkpoint has. */
@@ -39,6 +41,7 @@ export interface Architecture {
   readonly vae: VaeConfig | undefined;
   readonly taesd: TaesdConfig | undefined;
   readonly textEncoders: ReadonlyMap<"text_encoder" | "text_encoder_2", ClipConfig>;
+  readonly conditioner: ConditionerConfig | undefined;
   /** Contents of scheduler_config.json, or the family's. */
   readonly scheduler: unknown;
   readonly zeroEmptyPrompt: boolean;
@@ -82,6 +85,12 @@ export async function architectureOf(checkpoint: Checkpoint): Promise<Architectu
     vae,
     taesd: tiny(checkpoint),
     textEncoders,
+    conditioner: components.has("conditioner")
+      ? conditionerFromJson(
+        configs.get("conditioner"),
+        `the conditioner's config.json in "${path}"`,
+      )
+      : undefined,
     scheduler,
     zeroEmptyPrompt: zeroesEmptyPrompt(configs.get("model_index"), family),
   };
@@ -156,9 +165,10 @@ async function familyScheduler(
 
 /** The manifest of each component that a checkpoint has. */
 export function manifestsOf(architecture: Architecture): Map<ComponentName, Manifest> {
-  const { unet, vae, taesd, textEncoders } = architecture;
+  const { unet, vae, taesd, textEncoders, conditioner } = architecture;
   const manifests = new Map<ComponentName, Manifest>();
   for (const [name, config] of textEncoders) manifests.set(name, clipManifest(name, config));
+  if (conditioner) manifests.set("conditioner", conditionerManifest(conditioner));
   if (unet) manifests.set("unet", unetManifest(unet));
   if (vae) manifests.set("vae", vaeManifest(vae));
   if (taesd) {
@@ -173,8 +183,8 @@ export function requirePipeline(
   architecture: Architecture,
   path: string,
 ): { family: Family; unet: UnetConfig } {
-  const { family, unet, textEncoders } = architecture;
-  const wanted = family === "sdxl" ? 2 : 1;
+  const { family, unet, textEncoders, conditioner } = architecture;
+  const wanted = family === "sdxl" ? 2 : conditioner ? 0 : 1;
   const lacks = [
     ...(unet ? [] : ["a UNet"]),
     ...(textEncoders.size < wanted ? [wanted === 2 ? "two text encoders" : "a text encoder"] : []),

@@ -10,9 +10,11 @@ import {
 import { LORA_COMPONENTS } from "../formats/lora.ts";
 import type { Device } from "../gpu/device.ts";
 import { type ClipConfig, type ClipOutput } from "../models/clip.ts";
+import type { ConditionerConfig } from "../models/conditioner.ts";
 import { clipOutput, defaultsOf, FAMILIES, type Family } from "../models/config.ts";
 import type { UnetConfig } from "../models/unet.ts";
 import type { Manifest } from "../nn/params.ts";
+import { conditionerBytes, runConditioner, toldTokens } from "./conditioner.ts";
 import { type Architecture, architectureOf, manifestsOf, requirePipeline } from "./architecture.ts";
 import {
   type FirstStage,
@@ -32,6 +34,7 @@ import type {
   StageOptions,
   TextEmbedding,
   TokenIds,
+  Told,
 } from "./model.ts";
 import { type LoraChoice, Loras } from "./lora.ts";
 import { Part, type PartName } from "./part.ts";
@@ -181,7 +184,7 @@ export async function loadModel(
   const architecture = await architectureOf(checkpoint);
   const { family, unet } = requirePipeline(architecture, path);
   const manifests = manifestsOf(architecture);
-  for (const name of ["text_encoder", "text_encoder_2", "unet"] as const) {
+  for (const name of ["text_encoder", "text_encoder_2", "conditioner", "unet"] as const) {
     const manifest = manifests.get(name);
     if (manifest) builder.add(name, checkpoint, name, manifest);
   }
@@ -314,6 +317,9 @@ class LoadedModel implements Model {
   readonly #files: DisposableStack;
   readonly #firstStage: FirstStage;
   readonly #unet: UnetConfig;
+  readonly conditioner: ConditionerConfig | undefined;
+  readonly toldTokens: number;
+  readonly readsText: boolean;
   readonly #textEncoders: ReadonlyMap<"text_encoder" | "text_encoder_2", ClipConfig>;
   readonly #loras: Loras;
 
@@ -348,11 +354,20 @@ class LoadedModel implements Model {
     this.latentChannels = firstStage.latentChannels;
     this.latentMultiple = 2 ** (unet.down.length - 1);
     this.zeroEmptyPrompt = architecture.zeroEmptyPrompt;
-    this.textWidths = [...architecture.textEncoders.values()].map(({ width: each }) => each);
+    const widths = [...architecture.textEncoders.values()].map(({ width: each }) => each);
+    this.readsText = widths.length > 0;
+    this.textWidths = this.readsText ? widths : [0];
+    this.conditioner = architecture.conditioner;
+    this.toldTokens = this.conditioner ? toldTokens(this.conditioner) : 0;
     this.guidanceWidth = unet.guidanceWidth;
     this.wantsSizes = unet.addition !== undefined;
     this.warnings = warnings;
-    const read: PartName[] = [...architecture.textEncoders.keys(), "unet", "decoder"];
+    const read: PartName[] = [
+      ...architecture.textEncoders.keys(),
+      ...(this.conditioner ? ["conditioner" as const] : []),
+      "unet",
+      "decoder",
+    ];
     this.fileBytes = read.reduce((sum, name) => sum + residency.part(name).fileBytes, 0);
   }
 
@@ -388,6 +403,7 @@ class LoadedModel implements Model {
       `with "${this.path}"`;
     return this.#residency.plan(JSON.stringify(run), what, [
       ...text,
+      ...this.#toldStages(),
       {
         part: "unet",
         uses: pictures,
@@ -402,6 +418,27 @@ class LoadedModel implements Model {
     ]);
   };
 
+  #toldStages(): Stage[] {
+    const { conditioner } = this;
+    if (!conditioner) return [];
+    const { programs } = this.#residency.part("conditioner");
+    return [{
+      part: "conditioner",
+      uses: 1,
+      bytes: () => conditionerBytes(programs, conditioner),
+    }];
+  }
+
+  async encodeTold(told: readonly Told[]): Promise<TextEmbedding[]> {
+    const { conditioner } = this;
+    if (!conditioner) throw new TypeError("The model has no conditioner");
+    const { programs } = this.#residency.part("conditioner");
+    return await this.#residency.during(
+      "conditioner",
+      () => runConditioner(programs, conditioner, told),
+    );
+  }
+
   #encoders(clipSkip: number): (TextEncoder & { readonly name: PartName })[] {
     return [...this.#textEncoders].map(([name, config]) => {
       const output: ClipOutput = clipOutput(this.family, config, clipSkip);
@@ -410,6 +447,9 @@ class LoadedModel implements Model {
   }
 
   async encodeText(prompts: readonly TokenIds[], clipSkip = 1): Promise<TextEmbedding[]> {
+    if (!this.readsText) {
+      return prompts.map(([{ length: tokens }]) => ({ hidden: new Float32Array(0), tokens }));
+    }
     const results: ClipResult[] = [];
     for (const [i, encoder] of this.#encoders(clipSkip).entries()) {
       const ids = prompts.map((prompt) => prompt[i]);

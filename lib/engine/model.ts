@@ -3,6 +3,7 @@
  * Host arrays are float32 in torch's order: latents [channels, height, width], pictures [height, width, 3] in 0 … 1.
  */
 
+import type { ConditionerConfig } from "../models/conditioner.ts";
 import type { Defaults, Family, Variant } from "../models/config.ts";
 import type { TokenizerFiles } from "../formats/checkpoint.ts";
 import type { LoraChoice } from "./lora.ts";
@@ -24,6 +25,14 @@ export interface TextEmbedding {
   readonly tokens: number;
   /** Pooled embedding of SDXL. */
   readonly pooled?: Float32Array;
+}
+
+/** What a conditioner is told of a picture; `undefined` is told nothing. */
+export interface Told {
+  /** Place of its class among the conditioner's. */
+  readonly classId?: number;
+  /** Tokens of a layout, as many as the conditioner reads. */
+  readonly layout?: Int32Array;
 }
 
 /** One row of a denoiser's batch. */
@@ -185,6 +194,14 @@ export interface Model extends AsyncDisposable {
    */
   encodeText(prompts: readonly TokenIds[], clipSkip?: number): Promise<TextEmbedding[]>;
   /** The denoiser at a size in latents; dispose of it to free what it holds. */
+  /** What it can be told beside text; `undefined` where that is nothing. */
+  readonly conditioner: ConditionerConfig | undefined;
+  /** Tokens that the conditioner gives beside those of the text. */
+  readonly toldTokens: number;
+  /** Whether prompts mean anything to it. */
+  readonly readsText: boolean;
+  /** The conditioner's tokens; what a layout is not told of must be told by its tokens for nothing. */
+  encodeTold(told: readonly Told[]): Promise<TextEmbedding[]>;
   denoiser(size: DenoiserRequest): Denoiser;
   /** The picture of some latents. */
   /**

@@ -8,7 +8,13 @@ import { Programs } from "./programs.ts";
 import { fileBytes, planWeights, releaseWeights, streamWeights } from "./weights.ts";
 
 /** In the order in which a picture needs them; the encoder makes latents of pictures. */
-export type PartName = "text_encoder" | "text_encoder_2" | "unet" | "decoder" | "encoder";
+export type PartName =
+  | "text_encoder"
+  | "text_encoder_2"
+  | "conditioner"
+  | "unet"
+  | "decoder"
+  | "encoder";
 
 /** Where a part comes from. */
 export interface PartSource {

@@ -123,6 +123,7 @@ const TITLES: Readonly<Record<ComponentName, string>> = {
   vae: "autoencoder",
   taesd_encoder: "tiny encoder",
   taesd_decoder: "tiny decoder",
+  conditioner: "conditioner",
 };
 
 const SUPPORTED = "a Stable Diffusion 1, 2 or XL checkpoint was needed";
@@ -230,7 +231,7 @@ function halfOf(
 
 // ---- folders
 
-const FOLDERS = ["text_encoder", "text_encoder_2", "unet", "vae"] as const;
+const FOLDERS = ["text_encoder", "text_encoder_2", "conditioner", "unet", "vae"] as const;
 const TOKENIZERS = ["tokenizer", "tokenizer_2"] as const;
 
 /**
@@ -240,6 +241,8 @@ const TOKENIZERS = ["tokenizer", "tokenizer_2"] as const;
 const CLASSES: Readonly<Record<string, { config: string; component: ComponentName }>> = {
   UNet2DConditionModel: { config: "unet", component: "unet" },
   AutoencoderKL: { config: "vae", component: "vae" },
+  VQModel: { config: "vae", component: "vae" },
+  LatentDiffusionConditioner: { config: "conditioner", component: "conditioner" },
   AutoencoderTiny: { config: "taesd", component: "taesd_decoder" },
   CLIPTextModel: { config: "text_encoder", component: "text_encoder" },
   CLIPTextModelWithProjection: { config: "text_encoder", component: "text_encoder" },

@@ -12,7 +12,8 @@ export type ComponentName =
   | "unet"
   | "vae"
   | "taesd_encoder"
-  | "taesd_decoder";
+  | "taesd_decoder"
+  | "conditioner";
 
 /** What happens to a tensor besides its name. */
 export type Change =
@@ -517,6 +518,8 @@ export function namingOf(component: ComponentName, keys: ReadonlySet<string>): N
     case "taesd_encoder":
     case "taesd_decoder":
       return some(/^(en|de)coder\.layers\./) ? "diffusers" : component;
+    case "conditioner":
+      return "diffusers";
   }
 }
 

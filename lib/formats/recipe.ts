@@ -3,12 +3,18 @@
  * pipelines is, so that a recipe can be laid over one; names of samplers and schedules are still those of the file.
  */
 
+import type { LabelledBox } from "../base/box.ts";
+
 /** Whatever a file leaves out is undefined. */
 export interface Recipe {
   /** What to show. */
   readonly prompt?: string;
   /** What not to show. */
   readonly negativePrompt?: string;
+  /** Class of the picture, for models that know classes. */
+  readonly label?: string;
+  /** What lies where, for models that read layouts. */
+  readonly boxes?: readonly LabelledBox[];
   /** Pixels. */
   readonly width?: number;
   /** Pixels. */

@@ -7,7 +7,10 @@
  */
 
 import { guidanceEmbedding } from "../diffusion/denoiser.ts";
-import type { Condition, Model, TextEmbedding, TokenIds } from "../engine/model.ts";
+import type { LabelledBox } from "../base/box.ts";
+import type { Condition, Model, TextEmbedding, TokenIds, Told } from "../engine/model.ts";
+import { layoutTokens } from "../text/layout.ts";
+import { classId } from "../text/told.ts";
 import type { Embeddings } from "./embeddings.ts";
 import { emphasize, interpolate, type WeightedChunk } from "./emphasis.ts";
 import type { Settings } from "./events.ts";
@@ -83,12 +86,15 @@ export async function conditionsOf(
   const positive = Math.max(...parts.map(longest));
   const shared = sharedBy(model, settings);
   const scripts = scriptsOf(reading);
+  const told = await toldOf(model, settings);
   const conditions = scripts.map((script) => {
     const own = script === negative ? longest(script) : positive;
     return encoded(model, settings, script, states, empty).map((each): Condition => {
       const text = brought(stretched(each, own), lengths, states.get(empty.ids));
       const isZero = script === negative && settings.zeroNegative;
-      return { text: isZero ? zeros(text) : text, ...shared };
+      const said = isZero ? zeros(text) : text;
+      const beside = script === negative ? told?.nothing : told?.something;
+      return { text: beside ? followed(model, said, beside) : said, ...shared };
     });
   });
   const lists = new Map<string, readonly Condition[]>();
@@ -101,6 +107,31 @@ export async function conditionsOf(
       return list;
     },
   };
+}
+
+/** What the conditioner says of what is asked for, and of nothing; `undefined` where the model has none. */
+async function toldOf(
+  model: Model,
+  settings: Settings,
+): Promise<{ readonly something: TextEmbedding; readonly nothing: TextEmbedding } | undefined> {
+  const { conditioner } = model;
+  if (!conditioner) return undefined;
+  const tell = (label: string | undefined, boxes: readonly LabelledBox[]): Told => ({
+    ...(conditioner.classes && { classId: classId(label, conditioner.classes) }),
+    ...(conditioner.layout && { layout: layoutTokens(boxes, conditioner.layout) }),
+  });
+  const [something, nothing] = await model.encodeTold([
+    tell(settings.label, settings.boxes ?? []),
+    tell(undefined, []),
+  ]);
+  return { something, nothing };
+}
+
+/** Tokens of text and then others; those alone where the model reads no text. */
+function followed({ readsText }: Model, text: TextEmbedding, more: TextEmbedding): TextEmbedding {
+  return readsText
+    ? { ...text, hidden: joined([text.hidden, more.hidden]), tokens: text.tokens + more.tokens }
+    : more;
 }
 
 /** What conditions say beside the text. */

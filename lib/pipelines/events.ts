@@ -1,5 +1,6 @@
 /** What pipelines tell their caller while they work. They never print: a command line, a server or a test listens. */
 
+import type { LabelledBox } from "../base/box.ts";
 import type { Picture } from "../base/picture.ts";
 import type { FloatPicture, Latents, MemoryPlan } from "../engine/model.ts";
 import type { SamplerName, ScheduleName } from "../diffusion/names.ts";
@@ -14,6 +15,10 @@ export interface Settings {
   readonly prompt: string;
   /** What not to show; "" where nothing was given. */
   readonly negativePrompt: string;
+  /** Class of the picture, for models that know classes. */
+  readonly label?: string;
+  /** What lies where, for models that read layouts. */
+  readonly boxes?: readonly LabelledBox[];
   /** Pixels. */
   readonly width: number;
   /** Pixels. */

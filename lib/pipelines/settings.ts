@@ -1,6 +1,9 @@
 /** From what is asked for to everything that determines a picture. */
 
+import type { LabelledBox } from "../base/box.ts";
 import { UsageError } from "../base/errors.ts";
+import { layoutTokens } from "../text/layout.ts";
+import { classId } from "../text/told.ts";
 import { parseSampler, parseSchedule } from "../diffusion/names.ts";
 import type { Model, Tiling } from "../engine/model.ts";
 import type { BatchSeeds, MatchName, Rng, Rounding, Settings, Weighting } from "./events.ts";
@@ -14,6 +17,10 @@ export interface TextToImage {
   readonly prompt: string;
   /** What not to show. */
   readonly negativePrompt?: string | undefined;
+  /** Class of the picture, by its name, for models that know classes. */
+  readonly label?: string | undefined;
+  /** What lies where, for models that read layouts. */
+  readonly boxes?: readonly LabelledBox[] | undefined;
   /** Pixels, multiples of the first stage's factor. */
   readonly width?: number | undefined;
   /** Pixels, likewise. */
@@ -84,6 +91,8 @@ export function settle(model: Model, request: TextToImage): Settings {
   const settings: Settings = {
     prompt: request.prompt,
     negativePrompt,
+    ...(request.label !== undefined && { label: request.label }),
+    ...(request.boxes !== undefined && { boxes: request.boxes }),
     width: request.width ?? defaults.width,
     height: request.height ?? defaults.height,
     steps: request.steps ?? defaults.steps,
@@ -102,6 +111,7 @@ export function settle(model: Model, request: TextToImage): Settings {
     zeroNegative: request.zeroNegative ?? (model.zeroEmptyPrompt && zeros),
     match: request.match,
   };
+  checkTold(model, settings);
   checkSize(settings.width, settings.height, model.factor);
   requireInteger("steps", settings.steps, 1, 1000);
   requireNumber("the guidance scale", settings.cfgScale, 0, Infinity);
@@ -109,6 +119,26 @@ export function settle(model: Model, request: TextToImage): Settings {
   requireInteger("CLIP skip", settings.clipSkip, countsFromLast(model, match) ? 2 : 1, 13);
   if (settings.eta !== undefined) requireNumber("eta", settings.eta, 0, 1);
   return settings;
+}
+
+/** Throws `UsageError` for a class or boxes that the model does not know, or cannot be told. */
+function checkTold({ conditioner, path }: Model, { label, boxes = [] }: Settings): void {
+  if (label !== undefined) {
+    if (!conditioner?.classes) {
+      throw new UsageError(
+        `Cannot make a picture of class ${
+          JSON.stringify(label)
+        } with "${path}": it knows no classes`,
+      );
+    }
+    classId(label, conditioner.classes);
+  }
+  if (boxes.length > 0) {
+    if (!conditioner?.layout) {
+      throw new UsageError(`Cannot use boxes with "${path}": it reads none`);
+    }
+    layoutTokens(boxes, conditioner.layout);
+  }
 }
 
 /** The conventions that a request is filled in with. */

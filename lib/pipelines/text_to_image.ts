@@ -238,6 +238,9 @@ function jobOf(
     reading,
     weights: reading.parts.map(({ weight }) => weight),
     warnings: [
+      ...(model.readsText || settings.prompt === ""
+        ? []
+        : ["The model reads no text: the prompt says nothing to it"]),
       ...ignoredSettings(scheduler),
       ...(unmatched === undefined
         ? []
@@ -252,7 +255,7 @@ function jobOf(
       height,
       pictures: places.length,
       prompts: reading.parts.length + (reading.negative ? 1 : 0),
-      tokens: lengthsOf(reading).all * chunk,
+      tokens: (model.readsText ? lengthsOf(reading).all * chunk : 0) + model.toldTokens,
       chunk,
       sets,
       changes,

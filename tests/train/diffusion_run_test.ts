@@ -2,7 +2,12 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { FormatError } from "../../lib/base/errors.ts";
+import type { Picture } from "../../lib/base/picture.ts";
+import { torchCpu } from "../../lib/base/random.ts";
+import { loadModel } from "../../lib/engine/load.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
+import { type TextToImage, textToImage } from "../../lib/pipelines/text_to_image.ts";
+import type { Told } from "../../lib/train/conditioner.ts";
 import { diffusionConfig, printConfig } from "../../lib/train/config.ts";
 import { vocabularyOf, withDefaults } from "../../lib/train/dataset.ts";
 import { DiffusionCourse } from "../../lib/train/diffusion.ts";
@@ -38,6 +43,7 @@ function settings(folder: string, data: string, steps: number, more: Values = {}
 async function train(
   config: ReturnType<typeof settings>,
   resume = false,
+  after: (course: DiffusionCourse) => Promise<void> = () => Promise.resolve(),
 ): Promise<readonly TrainingEvent[]> {
   const { data, run, optimizer } = config;
   await using device = await openDevice();
@@ -67,6 +73,7 @@ async function train(
     memory: () => device.memory.live,
   });
   for await (const event of loop) events.push(event);
+  await after(course);
   return events;
 }
 
@@ -113,6 +120,85 @@ Deno.test("DiffusionCourse goes on after two steps as if nothing had been betwee
     const records = (Deno.statSync(join(parts, "latents.bin")).size - 16) / (32 + 4 * 8 * 8 * 4);
     assert.ok(Number.isInteger(records) && records <= 6 && records >= 3, `${records} records`);
     assert.ok(cache > 16);
+  });
+});
+
+type Make = (request: Partial<TextToImage>) => Promise<Uint8Array>;
+
+/** A picture as training samples it, and how the folder's model makes some. */
+async function bothWays(
+  told: Told,
+  more: Values,
+  work: (sampled: Uint8Array, make: Make) => Promise<void>,
+): Promise<void> {
+  await inFolder((folder) => bothWaysIn(folder, told, more, work));
+}
+
+async function bothWaysIn(
+  folder: string,
+  told: Told,
+  more: Values,
+  work: (sampled: Uint8Array, make: Make) => Promise<void>,
+): Promise<void> {
+  await labelled(folder);
+  const config = settings(join(folder, "run"), join(folder, "data"), 1, {
+    ...more,
+    optimizer: { ema: 0 },
+    sample: { every: 0, steps: 3, cfg_scale: 4, seed: 5 },
+  });
+  let sampled: Picture | undefined;
+  await train(config, false, async (course) => {
+    const { vectors } = course.trainers.denoiser;
+    // conditions begin with no say: these let them have one
+    const loud = [...await vectors.read("weight")]
+      .filter(([name]) => /(proj_out|conv_out|embedding)\.weight$/.test(name))
+      .map(([name, values]) => [name, torchCpu(1).normal(values.length)] as const);
+    vectors.write("weight", new Map(loud));
+    await course.save(config.run.folder);
+    [sampled] = await course.pictures([told]);
+  });
+  await using device = await openDevice();
+  await using model = await loadModel(device, config.run.folder, { weights: "f32" });
+  const make: Make = async (request) => {
+    const all = { prompt: "", steps: 3, cfgScale: 4, seed: 5, sampler: "ddim", ...request };
+    for await (const event of textToImage(model, { ...all, schedule: "leading" })) {
+      if (event.kind === "image") return event.image.data;
+    }
+    return assert.fail("no picture");
+  };
+  await work(sampled?.data ?? assert.fail(), make);
+}
+
+/** The largest distance of two pictures' bytes. */
+const distance = (a: Uint8Array, b: Uint8Array) =>
+  a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i])), 0);
+
+Deno.test("what was trained with text makes the same picture in training and from its folder", async () => {
+  const more = { diffusion: { conditioner: ["text"] } };
+  await bothWays({ text: "a fox" }, more, async (sampled, make) => {
+    assert.ok(distance(await make({ prompt: "a fox" }), sampled) <= 1);
+    assert.ok(distance(await make({ prompt: "rocket" }), sampled) > 1);
+  });
+});
+
+Deno.test("what was trained with classes and boxes makes the same picture in training and from its folder", async () => {
+  const more = { diffusion: { conditioner: ["class", "boxes"] } };
+  const boxes = [{ label: "fox", left: 0.1, top: 0.2, right: 0.5, bottom: 0.9 }];
+  const told = { label: "pizza", objects: boxes };
+  await bothWays(told, more, async (sampled, make) => {
+    assert.ok(distance(await make({ label: "pizza", boxes }), sampled) <= 1);
+    assert.ok(distance(await make({ label: "rocket", boxes }), sampled) > 1);
+    const moved = [{ ...boxes[0], left: 0.4, right: 0.8 }];
+    assert.ok(distance(await make({ label: "pizza", boxes: moved }), sampled) > 1);
+    await assert.rejects(make({ label: "pizzas" }), /no such class; did you mean "pizza"\?$/);
+    await assert.rejects(make({ boxes: [{ ...boxes[0], label: "dog" }] }), /no such class; it/);
+  });
+});
+
+Deno.test("what was trained without a condition makes the same picture in training and from its folder", async () => {
+  await bothWays({}, {}, async (sampled, make) => {
+    assert.ok(distance(await make({}), sampled) <= 1);
+    await assert.rejects(make({ label: "fox" }), /it knows no classes$/);
   });
 });
 
