@@ -47,7 +47,9 @@ export type {
   TextEmbedding,
   Tiling,
   TokenIds,
+  Told,
 } from "./lib/engine/model.ts";
+export type { ConditionerConfig, LayoutReader } from "./lib/models/conditioner.ts";
 export type { PartName } from "./lib/engine/part.ts";
 export type { Lifetime } from "./lib/engine/residency.ts";
 export type { Defaults, Family, Variant } from "./lib/models/config.ts";
@@ -117,6 +119,7 @@ export type { ComfyGraph } from "./lib/formats/comfyui.ts";
 export { decodePicture, encodePng, toDeep } from "./lib/formats/png.ts";
 export type { DeepPicture, PngOptions, Text } from "./lib/formats/png.ts";
 export type { Picture } from "./lib/base/picture.ts";
+export type { Box, LabelledBox } from "./lib/base/box.ts";
 export { encodeJpeg } from "./lib/formats/jpeg.ts";
 export type { JpegOptions } from "./lib/formats/jpeg.ts";
 export { sheet } from "./lib/formats/sheet.ts";

@@ -3,15 +3,21 @@
  * that a box means the same at every size.
  */
 
+/** Its sides, each a fraction of the picture's. */
 export interface Box {
+  /** Of the width. */
   readonly left: number;
+  /** Of the height. */
   readonly top: number;
+  /** Of the width. */
   readonly right: number;
+  /** Of the height. */
   readonly bottom: number;
 }
 
 /** Something in a picture: what it is, by a class's name or a phrase, and where. */
 export interface LabelledBox extends Box {
+  /** The class, or the phrase. */
   readonly label: string;
 }
 

@@ -193,7 +193,6 @@ export interface Model extends AsyncDisposable {
    * else is encoded, to the bit.
    */
   encodeText(prompts: readonly TokenIds[], clipSkip?: number): Promise<TextEmbedding[]>;
-  /** The denoiser at a size in latents; dispose of it to free what it holds. */
   /** What it can be told beside text; `undefined` where that is nothing. */
   readonly conditioner: ConditionerConfig | undefined;
   /** Tokens that the conditioner gives beside those of the text. */
@@ -202,8 +201,8 @@ export interface Model extends AsyncDisposable {
   readonly readsText: boolean;
   /** The conditioner's tokens; what a layout is not told of must be told by its tokens for nothing. */
   encodeTold(told: readonly Told[]): Promise<TextEmbedding[]>;
+  /** The denoiser at a size in latents; dispose of it to free what it holds. */
   denoiser(size: DenoiserRequest): Denoiser;
-  /** The picture of some latents. */
   /**
    * Uses these LoRAs and no others from now on: what they change is read again. Returns what is to be told, such as layers
    * that this model does not have. No denoiser may be there, and what was encoded before was encoded without them, so
@@ -211,6 +210,7 @@ export interface Model extends AsyncDisposable {
    * as it was.
    */
   useLoras(choices: readonly LoraChoice[]): Promise<readonly string[]>;
+  /** The picture of some latents. */
   decodeImage(latents: Latents, options?: StageOptions): Promise<FloatPicture>;
   /** The latents of a picture: the mean of the encoder's distribution. */
   encodeImage(picture: FloatPicture, options?: StageOptions): Promise<Latents>;

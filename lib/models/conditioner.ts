@@ -19,8 +19,11 @@ export interface LayoutReader {
   readonly vocabulary: number;
   /** Two tokens more say which part of the picture is shown. */
   readonly crop: boolean;
+  /** Of a token. */
   readonly width: number;
+  /** Of the transformer. */
   readonly layers: number;
+  /** Of attention. */
   readonly heads: number;
 }
 
@@ -30,6 +33,7 @@ export interface ConditionerConfig {
   readonly width: number;
   /** What pictures can be called. */
   readonly classes: readonly string[] | undefined;
+  /** How it reads what lies where. */
   readonly layout: LayoutReader | undefined;
 }
 
