@@ -16,7 +16,7 @@ import {
   taesdEncode,
 } from "../models/taesd.ts";
 import {
-  decode,
+  decodeLatent,
   decoderSegments,
   encode,
   encoderSegments,
@@ -66,13 +66,13 @@ interface StagePlan {
 /** Band pixels where tiling is asked for on a device that would not need it. */
 const TILE_PIXELS = 2 ** 18;
 
-/** Parameters of a KL autoencoder: both halves, or one. */
+/** Parameters of a KL or VQ autoencoder: both halves, or one. */
 export function vaeManifest(config: VaeConfig, halves: readonly Half[] = HALVES): Manifest {
   const graph = new Graph();
   const p = paramsOf(graph, "vae");
   const f = factorOf(config);
   if (halves.includes("decode")) {
-    decode(p, config, graph.input("z", [1, 1, 1, config.latentChannels]));
+    decodeLatent(p, config, graph.input("z", [1, 1, 1, config.latentChannels]));
   }
   if (halves.includes("encode")) encode(p, config, graph.input("x", [1, f, f, config.inChannels]));
   return manifestOf(graph);
@@ -90,13 +90,15 @@ export function taesdManifest(half: "encoder" | "decoder", config: TaesdConfig):
   return manifestOf(graph);
 }
 
-/** A KL autoencoder whose parameters are named under "vae". */
+/** A KL or VQ autoencoder whose parameters are named under "vae". */
 export function klFirstStage(config: VaeConfig, programs: Halves): FirstStage {
   const { scalingFactor: scale, shiftFactor: shift, latentChannels } = config;
   const factor = factorOf(config);
   const plan = (half: Half, input: Extent, options: StageOptions, room: Room) => {
-    const build = half === "decode" ? decode : encode;
-    const segments = half === "decode" ? decoderSegments(config) : encoderSegments(config);
+    const build = half === "decode" ? decodeLatent : encode;
+    const segments = half === "decode"
+      ? decoderSegments(config, { quantizes: true })
+      : encoderSegments(config);
     const graph = (x: Tensor) => build(paramsOf(x.graph, "vae"), config, x);
     const inBands = (bandPixels?: number): StagePlan => {
       const bands = planBands(programs[half], segments, "vae", input, room, bandPixels);

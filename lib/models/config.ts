@@ -117,7 +117,6 @@ const OTHER_CLASSES: Readonly<Record<string, string>> = {
   UNet3DConditionModel: "a text-to-video U-Net",
   UNetMotionModel: "AnimateDiff",
   UNetSpatioTemporalConditionModel: "Stable Video Diffusion",
-  VQModel: "a vector-quantised autoencoder",
 };
 
 function refuse(where: string, what: string, only: string): never {
@@ -369,10 +368,27 @@ function largestOf(fields: Fields, key: string): number {
 /** Every norm of the autoencoder: models/autoencoders/vae.py passes 1e-6 to each. */
 const VAE_EPS = 1e-6;
 
-/** AutoencoderKL's config.json. Throws `FormatError` for what is malformed or not supported. */
+const AUTOENCODERS = ["AutoencoderKL", "VQModel"] as const;
+
+/** Entries of a VQModel's codebook; `undefined` for an AutoencoderKL. */
+function codesOf(fields: Fields): number | undefined {
+  const found = fields.string("_class_name", "AutoencoderKL");
+  if (!AUTOENCODERS.some((name) => name === found)) {
+    refuse(fields.where, OTHER_CLASSES[found] ?? `a ${found}`, AUTOENCODERS.join(" or "));
+  }
+  if (found === "AutoencoderKL") return undefined;
+  fields.choice("norm_type", ["group"], "group");
+  const channels = fields.count("latent_channels", 3);
+  if (fields.count("vq_embed_dim", channels) !== channels) {
+    throw fields.fail("vq_embed_dim", `as many as latent_channels, which are ${channels}`);
+  }
+  return fields.count("num_vq_embeddings", 256);
+}
+
+/** AutoencoderKL's or VQModel's config.json. Throws `FormatError` for what is malformed or not supported. */
 export function vaeConfigFromJson(json: unknown, where = "vae/config.json"): VaeConfig {
   const fields = new Fields(json, where);
-  checkClass(fields, "AutoencoderKL");
+  const codes = codesOf(fields);
   fields.choice("act_fn", ["silu", "swish"], "silu");
   const channels = fields.counts("block_out_channels");
   for (
@@ -397,8 +413,8 @@ export function vaeConfigFromJson(json: unknown, where = "vae/config.json"): Vae
   return {
     inChannels: fields.count("in_channels", 3),
     outChannels: fields.count("out_channels", 3),
-    latentChannels: fields.count("latent_channels", 4),
-    codes: undefined,
+    latentChannels: fields.count("latent_channels", codes === undefined ? 4 : 3),
+    codes,
     channels,
     layers: fields.count("layers_per_block", 1),
     groups,

@@ -16,7 +16,7 @@ export interface Quantized {
 /** The nearest codes of a latent [n, h, w, width]; where two are equally near, their mean. */
 export function quantize(p: Params, codes: number, z: Tensor): Quantized {
   const width = z.shape[3];
-  const table = p.at("quantize.embedding").get("weight", [codes, width], "linear");
+  const table = p.at("quantize.embedding").get("weight", [codes, width], "vector");
   const pixels = z.size / width;
   const rows = z.detach().reshape([pixels, width]);
   const fixed = table.detach();

@@ -39,6 +39,7 @@ import {
   type Window,
 } from "../nn/layers.ts";
 import type { Params } from "../nn/params.ts";
+import { quantize } from "./quantizer.ts";
 
 /** What `decode` and `encode` build; `config.ts` reads it from config.json or from shapes. */
 export interface VaeConfig {
@@ -101,7 +102,15 @@ export interface Segment {
   build(p: Params, inputs: readonly Tensor[], border: Padding, moments?: Tensor): Tensor;
 }
 
-/** The decoder for a latent z; `p` is the autoencoder's scope, e.g. "vae". */
+/** The decoder for any latent z, which becomes the nearest codes first where there are some. */
+export function decodeLatent(p: Params, config: VaeConfig, z: Tensor): Tensor {
+  return p.graph.label(
+    p.at("decoder").path,
+    run(p, decoderSegments(config, { quantizes: true }), z),
+  );
+}
+
+/** The decoder for a latent z, or for codes; `p` is the autoencoder's scope, e.g. "vae". */
 export function decode(p: Params, config: VaeConfig, z: Tensor): Tensor {
   return p.graph.label(p.at("decoder").path, run(p, decoderSegments(config), z));
 }
@@ -111,13 +120,17 @@ export function encode(p: Params, config: VaeConfig, picture: Tensor): Tensor {
   return p.graph.label(p.at("moments").path, run(p, encoderSegments(config), picture));
 }
 
-/** z → [n, f·h, f·w, outChannels], as segments. */
-export function decoderSegments(config: VaeConfig): Segment[] {
-  const { latentChannels, postQuantConv, layers } = config;
+/** z → [n, f·h, f·w, outChannels], as segments. `quantizes`: z becomes the nearest codes first, where there are some. */
+export function decoderSegments(
+  config: VaeConfig,
+  { quantizes = false }: { readonly quantizes?: boolean } = {},
+): Segment[] {
+  const { latentChannels, postQuantConv, layers, codes } = config;
   const channels = config.channels.toReversed();
-  const first = postQuantConv
-    ? (p: Params, z: Tensor) => conv2d(p.at("post_quant_conv"), z, latentChannels, same(1))
-    : (_: Params, z: Tensor) => z;
+  const first = (p: Params, latents: Tensor) => {
+    const z = quantizes && codes !== undefined ? quantize(p, codes, latents).nearest : latents;
+    return postQuantConv ? conv2d(p.at("post_quant_conv"), z, latentChannels, same(1)) : z;
+  };
   return [
     entrance("decoder.conv_in", channels[0], first),
     ...middle("decoder.mid_block", channels[0], config),

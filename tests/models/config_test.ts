@@ -325,7 +325,11 @@ Deno.test("configs of other architectures are refused by name", async () => {
       }),
     /refiner/,
   );
-  refuses(() => vaeConfigFromJson({ ...vae, _class_name: "VQModel" }), /vector-quantised/);
+  refuses(() => vaeConfigFromJson({ ...vae, _class_name: "AutoencoderDC" }), /a deep compression/);
+  refuses(
+    () => vaeConfigFromJson({ ...vae, _class_name: "VQModel", vq_embed_dim: 7 }),
+    /as many as latent_channels/,
+  );
   refuses(
     () => vaeConfigFromJson({ ...vae, down_block_types: ["AttnDownEncoderBlock2D"] }),
     /AttnDownEncoderBlock2D/,
