@@ -10,6 +10,7 @@ import { matchOf, type TextToImage } from "../pipelines/settings.ts";
 import { textToImage, textToImagePipeline } from "../pipelines/text_to_image.ts";
 import { type About, type Listener, listenersOf, listenTo } from "./listening.ts";
 import { modelPath, withLoaded } from "./loading.ts";
+import { addLoraOptions, type LoraOptions, loraReader, tagsOf } from "./loras.ts";
 import { hashOf } from "./model_hash.ts";
 import {
   addModelOptions,
@@ -37,7 +38,7 @@ import { addWatchOptions, checkWatch, openWatch, type WatchOptions } from "./wat
 
 /** Options of every command that makes pictures. */
 export interface DrawingOptions
-  extends PictureOptions, PromptOptions, ModelOptions, SaveOptions, WatchOptions {
+  extends PictureOptions, PromptOptions, LoraOptions, ModelOptions, SaveOptions, WatchOptions {
   readonly tokenizer?: string;
   /** False with --no-metadata. */
   readonly metadata: boolean;
@@ -52,7 +53,7 @@ export const USUAL_OUTPUT = "{index}-{seed}.png";
 
 /** Adds the options of `DrawingOptions`. */
 export function addDrawingOptions(command: Command): Command {
-  addPromptOptions(addPictureOptions(command))
+  addLoraOptions(addPromptOptions(addPictureOptions(command)))
     .option("--tokenizer <folder>", "vocab.json and merges.txt (default: the checkpoint's)")
     .option("--no-metadata", "no generation parameters in the picture")
     .option("--model-hash", "put the checkpoint's hash into the picture; reads all of it first")
@@ -144,6 +145,11 @@ export async function withDrawing(
   const tokenizer = await readTokenizerOption(options.tokenizer);
   const progress = run.progress ?? progressTo(progressOptions(options));
   const prompting = await readPromptOptions(options, (message) => progress.warn(message));
+  const loras = loraReader(options, (message) => progress.warn(message));
+  const lorasOf = async ({ prompt, weighting, match }: TextToImage) =>
+    await loras.of(prompt, (weighting ?? matchOf(match).weighting) === "a1111");
+  const load: typeof loadModel = (device, path, others) =>
+    loadModel(device, path, { ...others, ...(options.lora && { loras: options.lora }) });
   const requestsOf = (recipe: Recipe, isResolved = false) => {
     const weighting = recipe.weighting ?? matchOf(recipe.match).weighting;
     const recipes = isResolved ? [recipe] : recipesOf(recipe, prompting, weighting);
@@ -153,10 +159,19 @@ export async function withDrawing(
   const pictures = run.several ? run.pictures : options.batchCount ?? 1;
   const watch = await openWatch(options, { output, makers: file.makers, progress }, pictures);
   try {
-    await withLoaded(loadModel, path, options, progress, async (model, device) => {
+    await withLoaded(load, path, options, progress, async (model, device) => {
       using preview = await openPreview(options, model, device);
-      using pipeline = run.several ? textToImagePipeline(model) : undefined;
-      const make = (request: TextToImage) => pipeline?.run(request) ?? textToImage(model, request);
+      using lasting = run.several ? renewed(() => textToImagePipeline(model)) : undefined;
+      let used = JSON.stringify(options.lora ?? []);
+      const make = async function* (request: TextToImage) {
+        const choices = await lorasOf(request);
+        if (JSON.stringify(choices) !== used) {
+          lasting?.renew();
+          for (const message of await model.useLoras(choices)) progress.warn(message);
+          used = JSON.stringify(choices);
+        }
+        yield* lasting?.now.run(request) ?? textToImage(model, request);
+      };
       const draw: Draw = async (recipe, { listeners = [], about, isResolved, ...place } = {}) => {
         const save = saver({ output, file, ...place });
         const all = [
@@ -168,13 +183,33 @@ export async function withDrawing(
         await listenTo(preview ? previewing(events, preview) : events, all);
       };
       await work(draw, async (recipes) => {
-        await pipeline?.encode(recipes.flatMap((recipe) => requestsOf(recipe)));
+        const same: TextToImage[] = [];
+        for (const request of lasting ? recipes.flatMap((recipe) => requestsOf(recipe)) : []) {
+          const choices = await lorasOf(request).catch(() => undefined); // is told when it is drawn
+          if (JSON.stringify(choices) === used) same.push(request);
+        }
+        await lasting?.now.encode(same);
       });
       await watch.finish();
     }, run.several ? "model" : "run");
   } finally {
     progress.clear();
   }
+}
+
+/** A pipeline in whose place a new one can be put. */
+function renewed<T extends Disposable>(make: () => T) {
+  let now = make();
+  return {
+    get now() {
+      return now;
+    },
+    renew() {
+      now[Symbol.dispose]();
+      now = make();
+    },
+    [Symbol.dispose]: () => now[Symbol.dispose](),
+  };
 }
 
 /** What happens while requests are done one after another, as if they were one. */
@@ -205,6 +240,7 @@ export async function fileOptions(
     modelHash: options.modelHash === true ? await hashOf(model) : options.modelHash,
     dtype: options.dtype ?? USUAL_WEIGHTS,
     tuned: options.tuned === true,
+    loras: tagsOf(options.lora ?? []),
   };
   return { makers, ...form };
 }

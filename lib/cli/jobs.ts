@@ -75,12 +75,13 @@ function faultOf({ recipe: { sampler, schedule } }: PromptItem): string | undefi
 async function fingerprint(
   recipe: Recipe,
   output: string | undefined,
-  { model, vae, taesd, tokenizer, styles, wildcards, ...options }: DrawingOptions,
+  { model, vae, taesd, tokenizer, styles, wildcards, loraDir, ...options }: DrawingOptions,
 ): Promise<string> {
   const paths = await Promise.all([model, vae, taesd, tokenizer, styles, wildcards].map(realPath));
-  const { dtype, style, bits, quality } = options;
+  const { dtype, style, bits, quality, lora } = options;
+  const loras = lora || loraDir ? [lora, await realPath(loraDir)] : [];
   const settings = Object.entries(recipe).sort(([a], [b]) => a < b ? -1 : 1);
-  const text = JSON.stringify([settings, paths, dtype, style, bits, quality, output]);
+  const text = JSON.stringify([settings, paths, dtype, style, bits, quality, output, ...loras]);
   return (await sha256(text)).slice(0, 32);
 }
 

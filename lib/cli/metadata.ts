@@ -12,7 +12,8 @@ import { writeComfyGraph } from "../formats/comfyui.ts";
 import { writeInfotext } from "../formats/infotext.ts";
 import { OWN_KEYS } from "../formats/infotext_recipe.ts";
 import { fileName, type FileRole } from "../formats/recipe.ts";
-import type { Settings } from "../pipelines/events.ts";
+import type { Settings, Weighting } from "../pipelines/events.ts";
+import { networksOf } from "../text/networks.ts";
 
 /** What a picture is made with beside its settings. */
 export interface Makers {
@@ -21,6 +22,8 @@ export interface Makers {
   readonly modelHash?: string | undefined;
   readonly dtype: "f16" | "f32";
   readonly tuned: boolean;
+  /** Tags of the LoRAs that no prompt asks for. */
+  readonly loras: readonly string[];
 }
 
 /** Which picture of its batch, and its seed. */
@@ -45,7 +48,9 @@ export function infotextOf(
   // with a match, leaving the second generator out would mean the matched tool's
   const samplerRng = settings.samplerRng ?? (match && settings.rng);
   return writeInfotext({
-    prompt: settings.prompt,
+    prompt: settings.weighting === "a1111"
+      ? [settings.prompt, ...makers.loras].join(" ")
+      : settings.prompt,
     negativePrompt: settings.negativePrompt,
     entries: {
       "Steps": settings.steps,
@@ -80,11 +85,20 @@ export function infotextOf(
   });
 }
 
+/** A prompt of each kind as ComfyUI reads it: without tags, which would be words there; brackets mean what they meant. */
+const COMFYUI_TEXT: Readonly<Record<Weighting, (prompt: string) => string>> = {
+  a1111(prompt) {
+    const { text, networks } = networksOf(prompt);
+    return networks.length > 0 ? text.trimEnd() : text;
+  },
+  comfy: (prompt) => prompt,
+  none: (prompt) => prompt.replaceAll(/[()]/g, (bracket) => `\\${bracket}`),
+};
+
 /** ComfyUI's graph of the picture: its nearest sampler, and prompts whose brackets mean there what they meant here. */
 export function graphOf(settings: Settings, { seed }: Place, { files }: Makers): string {
   const { sampler, schedule, weighting } = settings;
-  const text = (prompt: string) =>
-    weighting === "none" ? prompt.replaceAll(/[()]/g, (bracket) => `\\${bracket}`) : prompt;
+  const text = COMFYUI_TEXT[weighting];
   return writeComfyGraph({
     ...settings,
     prompt: text(settings.prompt),

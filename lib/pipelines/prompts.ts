@@ -2,6 +2,7 @@
 
 import type { TokenIds } from "../engine/model.ts";
 import { composePrompt } from "../text/compose.ts";
+import { networksOf } from "../text/networks.ts";
 import { chunkPrompt, type Weighting } from "../text/prompt.ts";
 import { schedulePrompt } from "../text/schedule.ts";
 import type { ClipTokenizer } from "../text/tokenizer.ts";
@@ -54,7 +55,10 @@ export interface Prompts {
   readonly calls: number;
 }
 
-/** Reads prompts with the tokenizers of all text encoders. Schedules and AND are of AUTOMATIC1111's language alone. */
+/**
+ * Reads prompts with the tokenizers of all text encoders. Schedules, AND and tags such as `<lora:name:1>`, which are cut
+ * out, are of AUTOMATIC1111's language alone.
+ */
 export function readPrompts(tokenizers: readonly ClipTokenizer[], prompts: Prompts): Reading {
   const { prompt, negativePrompt, weighting, calls } = prompts;
   const empty = emptyChunk(tokenizers);
@@ -72,7 +76,9 @@ export function readPrompts(tokenizers: readonly ClipTokenizer[], prompts: Promp
       spans: spans.map(({ until, text }) => ({ until, text: texts.indexOf(text) })),
     };
   };
-  const parts = weighting === "a1111" ? composePrompt(prompt) : [{ text: prompt, weight: 1 }];
+  const parts = weighting === "a1111"
+    ? composePrompt(networksOf(prompt).text)
+    : [{ text: prompt, weight: 1 }];
   return {
     parts: parts.map(({ text, weight }) => script(text, weight, "prompt")),
     negative: negativePrompt === undefined
