@@ -53,7 +53,7 @@ export async function openConditioning(
     const frozen = owned.use(await FrozenText.open(device, settings.clip.path));
     parts.push(clipPart(frozen));
   }
-  if (names.includes("class") || names.includes("boxes") || names.length === 0) {
+  if (names.includes("class") || names.includes("boxes") || parts.length === 0) {
     parts.push(learntPart(conditionerConfigOf(settings, vocabulary)));
   }
   for (const { width, widthOf } of parts) {

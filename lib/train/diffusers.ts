@@ -87,10 +87,18 @@ const NONE = [null, null] as const;
 /** What a pipeline's folder holds: component → library and class. */
 export type Pipeline = Readonly<Record<string, readonly [library: string, name: string]>>;
 
-/** model_index.json of a pipeline that reads text, which is diffusers' StableDiffusionPipeline. */
-export function stableDiffusionJson(components: Pipeline): Record<string, unknown> {
+const STABLE = {
+  text: "StableDiffusionPipeline",
+  inpaint: "StableDiffusionInpaintPipeline",
+} as const;
+
+/** model_index.json of a pipeline that reads text, and where it is for that fills holes, as diffusers has it. */
+export function stableDiffusionJson(
+  components: Pipeline,
+  purpose: keyof typeof STABLE,
+): Record<string, unknown> {
   return {
-    _class_name: "StableDiffusionPipeline",
+    _class_name: STABLE[purpose],
     feature_extractor: NONE,
     image_encoder: NONE,
     requires_safety_checker: false,

@@ -21,6 +21,7 @@ import { Graph } from "../graph/tensor.ts";
 import { unet, type UnetConfig, type UnetLevel } from "../models/unet.ts";
 import { paramsOf, unstacked } from "../nn/params.ts";
 import { adamWOf } from "./autoencoder.ts";
+import { type Beside, besideOf } from "./beside.ts";
 import {
   makeFolder,
   pictureOf,
@@ -101,6 +102,14 @@ export function unetConfigOf(
   };
 }
 
+/** Arrays of one length, one after another. */
+function joined(parts: readonly Float32Array[]): Float32Array<ArrayBuffer> {
+  const [{ length }] = parts;
+  const all = new Float32Array(length * parts.length);
+  parts.forEach((part, i) => all.set(part, i * length));
+  return all;
+}
+
 /** What adds to a stream begins with nothing to add (the paper's `zero_module`); CLIP's positions are small. */
 const RULES: readonly Rule[] = [
   ["unet.conv_out.weight", zeros],
@@ -124,6 +133,7 @@ interface Parts {
   readonly shown: readonly ReadyExample[];
   readonly stage: LoadedFirstStage;
   readonly latents: LatentSource;
+  readonly beside: Beside | undefined;
   readonly conditioning: Conditioning;
   readonly frozen: Frozen;
   readonly trainer: Trainer;
@@ -173,7 +183,9 @@ export class DiffusionCourse implements Course, Disposable {
       );
     }
     const conditioning = owned.use(await openConditioning(device, settings, vocabulary));
-    const config = unetConfigOf(settings, { channels: stage.latentChannels, size, beside: 0 });
+    const { latentChannels: channels, factor } = stage;
+    const beside = besideOf(settings, { channels, size, factor }, () => latents);
+    const config = unetConfigOf(settings, { channels, size, beside: beside?.channels ?? 0 });
     const graph = new Graph();
     const objective = denoisingObjective(
       paramsOf(graph, "unet"),
@@ -181,6 +193,7 @@ export class DiffusionCourse implements Course, Disposable {
       { encoderHiddenStates: conditioning.context(graph, batch) },
       { batch, height: size, width: size },
       diffusion.prediction,
+      beside && graph.input("beside", [batch, size, size, beside.channels]),
     );
     const fixed = diffusion.train_conditioner ? new Map() : conditionerManifest(conditioning);
     const frozen = owned.use(
@@ -209,7 +222,9 @@ export class DiffusionCourse implements Course, Disposable {
     if (isKept) await makeFolder(run.folder);
     const path = isKept ? join(run.folder, "latents.bin") : undefined;
     const latents = owned.use(await LatentSource.open(stage, { size: data.size, path }));
-    const parts = { device, settings, shown, stage, latents, conditioning, frozen, trainer };
+    const parts = {
+      ...{ device, settings, shown, stage, latents, beside, conditioning, frozen, trainer },
+    };
     return new DiffusionCourse(config, parts, owned.move());
   }
 
@@ -217,13 +232,15 @@ export class DiffusionCourse implements Course, Disposable {
     examples: readonly ReadyExample[],
     { index }: { readonly index: number },
   ): Promise<Losses> {
-    const { settings, latents: source, conditioning, trainer } = this.#parts;
+    const { settings, latents: source, beside, conditioning, trainer } = this.#parts;
     const { run: { seed }, diffusion } = settings;
     const latents: Float32Array[] = [];
-    for (const { picture } of examples) latents.push(await source.of(picture));
-    const [{ length: numbers }] = latents;
-    const all = new Float32Array(numbers * latents.length);
-    latents.forEach((each, i) => all.set(each, i * numbers));
+    const besides: Float32Array[] = [];
+    for (const [i, { picture }] of examples.entries()) {
+      latents.push(await source.of(picture));
+      if (beside) besides.push(await beside.of(picture, seedOf(seed, index, 3, i)));
+    }
+    const numbers = latents[0].length;
     const times = timesOf(diffusion);
     const batch = examples.length;
     const draw = drawAt(seed, index, { batch, numbers, times: times.alphas.length });
@@ -232,8 +249,15 @@ export class DiffusionCourse implements Course, Disposable {
       chances[i] < diffusion.caption_dropout ? undefined : example
     );
     const results = await trainer.backward({
-      ...noisyInputs(all, draw, times, diffusion.prediction, diffusion.min_snr || undefined),
+      ...noisyInputs(
+        joined(latents),
+        draw,
+        times,
+        diffusion.prediction,
+        diffusion.min_snr || undefined,
+      ),
       ...await conditioning.inputs(told, seedOf(seed, index, 2)),
+      ...(beside && { beside: joined(besides) }),
     });
     return { loss: results.get("loss")?.[0] ?? NaN, losses: {} };
   }
@@ -259,17 +283,22 @@ export class DiffusionCourse implements Course, Disposable {
     return sheet(pictures, prompts.length > 0 ? { columns: count } : {});
   }
 
-  /** Samples of what is told, one each, by DDIM with the settings' guidance; noise is torch's by `sample.seed` and place. */
+  /**
+   * Samples of what is told, one each, by DDIM with the settings' guidance; noise is torch's by `sample.seed` and place.
+   * What is seen beside latents is made of the shown examples, in turn.
+   */
   async pictures(told: readonly Told[]): Promise<Picture[]> {
-    const { device, settings, conditioning, frozen, trainer, stage } = this.#parts;
+    const { device, settings, shown, beside, conditioning, frozen, trainer, stage } = this.#parts;
     const { sample: { steps, cfg_scale, seed }, diffusion, data } = settings;
     const { sampleSize: size = 0, outChannels: channels } = this.config;
     const isGuided = cfg_scale !== 1 && cfg_scale !== 0;
     const rows = isGuided ? 2 : 1;
     const graph = new Graph();
+    const x = graph.input("sample", [1, size, size, channels]);
     const [prediction] = unstacked([unet(paramsOf(graph, "unet"), this.config, {
-      sample: graph.input("sample", [1, size, size, channels])
-        .broadcast([rows, size, size, channels]),
+      sample:
+        (beside ? graph.concat([x, graph.input("beside", [1, size, size, beside.channels])], 3) : x)
+          .broadcast([rows, size, size, this.config.inChannels]),
       timestep: graph.input("timestep", [rows]),
       encoderHiddenStates: conditioning.context(graph, rows),
     })]);
@@ -284,7 +313,12 @@ export class DiffusionCourse implements Course, Disposable {
     const plan = planSampling({ sampler: "ddim", steps, scheduler });
     const made: Picture[] = [];
     for (const [i, each] of told.entries()) {
-      const inputs = await conditioning.inputs(isGuided ? [undefined, each] : [each], seed);
+      const inputs = {
+        ...await conditioning.inputs(isGuided ? [undefined, each] : [each], seed),
+        ...(beside && {
+          beside: await beside.of(shown[i % shown.length].picture, seedOf(seed, i)),
+        }),
+      };
       const denoise = denoiser(plan.prediction, async (sample, t) => {
         const timestep = new Float32Array(rows).fill(t);
         const result = (await program.run({ ...inputs, sample, timestep })).get("prediction");
@@ -295,10 +329,10 @@ export class DiffusionCourse implements Course, Disposable {
       });
       const noise = torchCpu(seed + i);
       const first = toChannelsLast(noise.normal(channels * size * size), channels, size * size);
-      let x = first.map((value) => value * plan.initialScale);
-      for await (const step of sample(plan, denoise, x, { noise })) x = step.x;
+      let latents = first.map((value) => value * plan.initialScale);
+      for await (const step of sample(plan, denoise, latents, { noise })) latents = step.x;
       const picture = await stage.decode({
-        data: toChannelsFirst(x, channels, size * size),
+        data: toChannelsFirst(latents, channels, size * size),
         channels,
         height: size,
         width: size,
@@ -310,7 +344,7 @@ export class DiffusionCourse implements Course, Disposable {
 
   /** Writes everything that making pictures needs: `unet/`, `vae/`, `scheduler/`, what conditions, and `model_index.json`. */
   async save(folder: string): Promise<void> {
-    const { settings: { diffusion }, conditioning, frozen, trainer } = this.#parts;
+    const { settings: { diffusion, concat }, beside, conditioning, frozen, trainer } = this.#parts;
     const weights = [...await weightsOf(trainer, this.#best), ...frozen.weights];
     const tensors = tensorsUnder("unet", weights);
     const json = unetJson(this.config);
@@ -326,8 +360,11 @@ export class DiffusionCourse implements Course, Disposable {
       unet: ["diffusers", "UNet2DConditionModel"],
       vae: ["diffusers", vae],
     } as const;
-    const isStable = "text_encoder" in told && !("conditioner" in told);
-    const index = isStable ? stableDiffusionJson(components) : pipelineJson(components);
+    const readsText = "text_encoder" in told && !("conditioner" in told);
+    const isStable = readsText && (!beside || concat.source === "mask");
+    const index = isStable
+      ? stableDiffusionJson(components, beside ? "inpaint" : "text")
+      : { ...pipelineJson(components), ...(beside && { concat }) };
     await writeJson(join(folder, "model_index.json"), index);
   }
 

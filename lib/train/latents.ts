@@ -69,6 +69,11 @@ export class LatentSource implements Disposable {
     return made;
   }
 
+  /** The same, of a picture that will not come again. */
+  async fresh(picture: LatentInput): Promise<Numbers> {
+    return await encoded(this.#stage, picture);
+  }
+
   [Symbol.dispose](): void {
     this.#file?.[Symbol.dispose]();
   }

@@ -7,6 +7,7 @@ import { torchCpu } from "../../lib/base/random.ts";
 import { loadModel } from "../../lib/engine/load.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
 import { type TextToImage, textToImage } from "../../lib/pipelines/text_to_image.ts";
+import { holesAt } from "../../lib/train/beside.ts";
 import type { Told } from "../../lib/train/conditioner.ts";
 import { diffusionConfig, printConfig } from "../../lib/train/config.ts";
 import { vocabularyOf, withDefaults } from "../../lib/train/dataset.ts";
@@ -31,6 +32,7 @@ function settings(folder: string, data: string, steps: number, more: Values = {}
     unet: { width: 8, groups: 4, layers: 1, heads: 2, multipliers: [1, 2], attention: [0] },
     boxes: { vocabulary: 64, objects: 4, width: 8, heads: 2, layers: 1 },
     text: { width: 8, heads: 2, layers: 1, length: 8 },
+    concat: {},
     sample: { every: 2, count: 1, steps: 2 },
   };
   const merged = Object.fromEntries(
@@ -200,6 +202,31 @@ Deno.test("what was trained without a condition makes the same picture in traini
     assert.ok(distance(await make({}), sampled) <= 1);
     await assert.rejects(make({ label: "fox" }), /it knows no classes$/);
   });
+});
+
+Deno.test("DiffusionCourse trains with small pictures and with holes beside the latents, and resumes", async () => {
+  await inFolder(async (folder) => {
+    const data = await labelled(folder);
+    for (const [source, channels] of [["low", 7], ["mask", 9]] as const) {
+      const more = { diffusion: { conditioner: ["concat"] }, concat: { source, factor: 8 } };
+      const [whole, parts] = [join(folder, source, "whole"), join(folder, source, "parts")];
+      await train(settings(whole, data, 2, more));
+      await train(settings(parts, data, 1, more));
+      await train(settings(parts, data, 2, more), true);
+      assert.deepEqual(stateAt(parts, 2), stateAt(whole, 2));
+      const config = JSON.parse(Deno.readTextFileSync(join(whole, "unet", "config.json")));
+      assert.deepEqual([config.in_channels, config.out_channels], [channels, 4]);
+    }
+  });
+});
+
+Deno.test("holesAt leaves something and takes something, in another place for another seed", () => {
+  const masks = Array.from({ length: 20 }, (_, seed) => holesAt(16, seed));
+  for (const mask of masks) {
+    const holes = mask.reduce((sum, value) => sum + value, 0);
+    assert.ok(holes >= 4 && holes < 256 && mask.every((value) => value === 0 || value === 1));
+  }
+  assert.ok(new Set(masks.map(String)).size > 15);
 });
 
 Deno.test("DiffusionCourse leaves a frozen conditioner as it began, and saves it", async () => {
