@@ -5,6 +5,7 @@ import { FormatError } from "../../lib/base/errors.ts";
 import type { Picture } from "../../lib/base/picture.ts";
 import { torchCpu } from "../../lib/base/random.ts";
 import { loadModel } from "../../lib/engine/load.ts";
+import { SafetensorsFile } from "../../lib/formats/safetensors.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
 import { type TextToImage, textToImage } from "../../lib/pipelines/text_to_image.ts";
 import { holesAt } from "../../lib/train/beside.ts";
@@ -13,6 +14,7 @@ import { diffusionConfig, printConfig } from "../../lib/train/config.ts";
 import { vocabularyOf, withDefaults } from "../../lib/train/dataset.ts";
 import { DiffusionCourse } from "../../lib/train/diffusion.ts";
 import { examples, type ReadyExample } from "../../lib/train/examples.ts";
+import { initial } from "../../lib/train/initial.ts";
 import { runCourse, type TrainingEvent } from "../../lib/train/loop.ts";
 import { openDataset } from "../../lib/train/open_dataset.ts";
 import type { Position } from "../../lib/train/order.ts";
@@ -211,9 +213,11 @@ Deno.test("DiffusionCourse trains with small pictures and with holes beside the 
       const more = { diffusion: { conditioner: ["concat"] }, concat: { source, factor: 8 } };
       const [whole, parts] = [join(folder, source, "whole"), join(folder, source, "parts")];
       await train(settings(whole, data, 2, more));
-      await train(settings(parts, data, 1, more));
-      await train(settings(parts, data, 2, more), true);
-      assert.deepEqual(stateAt(parts, 2), stateAt(whole, 2));
+      if (source === "mask") { // which has chance in it
+        await train(settings(parts, data, 1, more));
+        await train(settings(parts, data, 2, more), true);
+        assert.deepEqual(stateAt(parts, 2), stateAt(whole, 2));
+      }
       const config = JSON.parse(Deno.readTextFileSync(join(whole, "unet", "config.json")));
       assert.deepEqual([config.in_channels, config.out_channels], [channels, 4]);
     }
@@ -233,16 +237,14 @@ Deno.test("DiffusionCourse leaves a frozen conditioner as it began, and saves it
   await inFolder(async (folder) => {
     const data = await labelled(folder);
     const more = { diffusion: { conditioner: ["class"], train_conditioner: false } };
-    const saved = async (steps: number) => {
-      const run = join(folder, `${steps}`);
-      await train(settings(run, data, steps, more));
-      const read = (part: string) =>
-        Deno.readFileSync(join(run, part, "diffusion_pytorch_model.safetensors"));
-      return { conditioner: read("conditioner"), unet: read("unet") };
-    };
-    const [one, two] = [await saved(1), await saved(2)];
-    assert.deepEqual(one.conditioner, two.conditioner);
-    assert.notDeepEqual(one.unet, two.unet);
+    const run = join(folder, "run");
+    await train(settings(run, data, 2, more));
+    const path = join(run, "conditioner", "diffusion_pytorch_model.safetensors");
+    using file = await SafetensorsFile.open(path);
+    const name = "class_embedding.weight";
+    assert.deepEqual([...file.tensors.keys()], [name]);
+    const entry = { name: `conditioner.${name}`, shape: [4, 8], readers: [] };
+    assert.deepEqual(await file.readTensor(name), initial({ ...entry, role: "embedding" }, 3));
   });
 });
 
