@@ -62,8 +62,6 @@ const optimizer = ({ lr, ema }: { readonly lr: number; readonly ema: number }) =
   batch: whole(4, positive, "pictures at once"),
   accumulate: whole(1, positive, "batches to a step"),
   ema: number(ema, { least: 0, below: 1 }, "decay of the weights' running mean; 0: none"),
-  dtype: choice(["f32", "f16"], "f32", "of activations; weights of the optimiser are f32"),
-  memory_mib: whole(0, notNegative, "MiB that a step may use on the device; 0: all there is"),
 });
 
 const sample = {
@@ -77,7 +75,6 @@ const sample = {
 };
 
 const autoencoder = {
-  from: text("", "an autoencoder to go on from; empty: a new one"),
   regulariser: choice(["kl", "vq"], "kl", "a slight Gaussian prior, or a codebook"),
   f: choice([2, 4, 8, 16, 32], 8, "how many pixels of a side become one latent"),
   channels: whole(4, positive, "of the latents"),
@@ -91,8 +88,6 @@ const autoencoder = {
   kl_weight: number(1e-6, notNegative, "of the Gaussian prior"),
   codebook: whole(8192, { least: 2 }, "entries of the codebook"),
   commitment: number(0.25, notNegative, "weight of the loss that keeps latents near their entries"),
-  perceptual: text("", "LPIPS weights (.safetensors); empty: no perceptual loss"),
-  perceptual_weight: number(1, notNegative, "of the perceptual loss"),
 };
 
 const discriminator = {
@@ -111,7 +106,6 @@ const CONDITIONERS = ["text", "clip", "class", "boxes", "concat"] as const;
 
 const diffusion = {
   first_stage: requiredText("an autoencoder: a vae folder, a checkpoint, or TAESD"),
-  from: text("", "a checkpoint to go on from; empty: a new denoiser"),
   conditioner: list(choice(CONDITIONERS, "text", ""), ["text"], "what it is told; []: nothing"),
   train_conditioner: flag(true, "together with the denoiser (CLIP stays as it is)"),
   caption_dropout: number(0.1, share, "share of examples that are told nothing, for guidance"),
