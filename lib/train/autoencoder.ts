@@ -162,12 +162,7 @@ export class AutoencoderCourse implements Course, Disposable {
       const isTrained = (name: string) => name.startsWith(`${prefix}.`);
       const options = { isTrained, frozen, optimizer, label: `training ${prefix}` };
       const trainer = owned.use(await Trainer.make(device, objective, options));
-      const weights = new Map([...trainer.vectors.places].map(([name, { entry }]) => [
-        name,
-        start.get(name) ?? initial(entry, run.seed, rules),
-      ]));
-      trainer.vectors.write("weight", weights);
-      trainer.vectors.write("average", weights);
+      trainer.vectors.begin((entry) => start.get(entry.name) ?? initial(entry, run.seed, rules));
       trainers[prefix] = trainer;
       return trainer;
     };
@@ -213,7 +208,7 @@ export class AutoencoderCourse implements Course, Disposable {
       else if (name !== "reconstruction" && name !== "loss") losses[name] = values[0];
     }
     const reconstruction = told.get("reconstruction");
-    if (discriminator && reconstruction) {
+    if (isJudged && reconstruction) { // until then it does not learn either, as in the paper's code
       const hinge = await discriminator.backward({ picture, reconstruction });
       losses.discriminator = hinge.get("loss")?.[0] ?? NaN;
     }

@@ -97,11 +97,12 @@ export class Optimizer implements Disposable {
     }
   }
 
-  /** Step t, counted from 1, on the mean of the gradients that were taken. */
+  /** Step t, counted from 1, on the mean of the gradients that were taken; without any, nothing changes. */
   async step(
     t: number,
     { rate, emaDecay }: { readonly rate: number; readonly emaDecay: number },
   ): Promise<StepResult> {
+    if (this.#count === 0) return { norm: 0, skipped: false };
     let squares = 0;
     for (const { squares: program } of this.#programs) {
       const result = await program.run({});
