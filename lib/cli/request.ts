@@ -5,40 +5,15 @@ import { FileError } from "../base/errors.ts";
 import { parseSampler, parseSchedule } from "../diffusion/names.ts";
 import { readTokenizer, type TokenizerFiles } from "../formats/checkpoint.ts";
 import type { Recipe } from "../formats/recipe.ts";
-import {
-  BATCH_SEEDS,
-  type BatchSeeds,
-  MATCH_NAMES,
-  type MatchName,
-  type Rng,
-  type Rounding,
-  ROUNDINGS,
-  type Weighting,
-} from "../pipelines/events.ts";
+import { BATCH_SEEDS, MATCH_NAMES, ROUNDINGS, type Weighting } from "../pipelines/events.ts";
 import type { TextToImage } from "../pipelines/text_to_image.ts";
 import { choice, decimal, integer, type ModelOptions } from "./options.ts";
 
 /** What describes a picture on the command line; what was not given is undefined. */
-export interface PictureOptions {
-  readonly negativePrompt?: string;
-  readonly width?: number;
-  readonly height?: number;
-  readonly steps?: number;
-  readonly cfgScale?: number;
-  readonly guidanceRescale?: number;
-  readonly sampler?: string;
-  readonly schedule?: string;
-  readonly eta?: number;
-  readonly seed?: number;
-  readonly batchCount?: number;
-  readonly match?: MatchName;
-  readonly weighting?: Weighting;
-  readonly rounding?: Rounding;
-  readonly batchSeeds?: BatchSeeds;
-  readonly rng?: Rng;
-  readonly samplerRng?: Rng;
-  readonly clipSkip?: number;
-}
+export type PictureOptions = Omit<
+  Recipe,
+  "prompt" | "label" | "boxes" | "batchIndex" | "zeroNegative"
+>;
 
 const WEIGHTINGS = ["a1111", "comfy", "none"] as const satisfies readonly Weighting[];
 const SEED_MAX = 2 ** 32 - 1;

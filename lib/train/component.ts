@@ -7,36 +7,36 @@ import { type TensorData, writeSafetensors } from "../formats/safetensors.ts";
 import { checkpointShape, type ManifestEntry } from "../nn/params.ts";
 import type { Trainer } from "./trainer.ts";
 
-/** A weight as a checkpoint has it: [co, kh, kw, ci] → [co, ci, kh, kw]. */
-export function toCheckpoint(
+/** [n, a, b] → [n, b, a] */
+function swapped(
   values: Float32Array<ArrayBuffer>,
-  shape: readonly number[],
+  n: number,
+  a: number,
+  b: number,
 ): Float32Array<ArrayBuffer> {
-  const [co, kh, kw, ci] = shape;
-  const taps = kh * kw;
   const out = new Float32Array(values.length);
-  for (let o = 0, from = 0; o < co; o++) {
-    for (let tap = 0; tap < taps; tap++) {
-      for (let i = 0; i < ci; i++) out[(o * ci + i) * taps + tap] = values[from++];
+  for (let o = 0, from = 0; o < n; o++) {
+    for (let i = 0; i < a; i++) {
+      for (let j = 0; j < b; j++) out[(o * b + j) * a + i] = values[from++];
     }
   }
   return out;
 }
 
-/** The reverse. */
+/** A convolution's weight as a checkpoint has it: [co, kh, kw, ci] → [co, ci, kh, kw]. */
+export function toCheckpoint(
+  values: Float32Array<ArrayBuffer>,
+  [co, kh, kw, ci]: readonly number[],
+): Float32Array<ArrayBuffer> {
+  return swapped(values, co, kh * kw, ci);
+}
+
+/** The reverse; the shape is the graph's, [co, kh, kw, ci]. */
 export function fromCheckpoint(
   values: Float32Array<ArrayBuffer>,
-  shape: readonly number[],
+  [co, kh, kw, ci]: readonly number[],
 ): Float32Array<ArrayBuffer> {
-  const [co, kh, kw, ci] = shape;
-  const taps = kh * kw;
-  const out = new Float32Array(values.length);
-  for (let o = 0, to = 0; o < co; o++) {
-    for (let tap = 0; tap < taps; tap++) {
-      for (let i = 0; i < ci; i++) out[to++] = values[(o * ci + i) * taps + tap];
-    }
-  }
-  return out;
+  return swapped(values, co, ci, kh * kw);
 }
 
 /** A parameter and its values, as the graph has them. */

@@ -7,11 +7,8 @@ import { join } from "node:path";
 import { FormatError } from "../base/errors.ts";
 import type { Picture } from "../base/picture.ts";
 import { torchCpu } from "../base/random.ts";
-import { denoiser, guide } from "../diffusion/denoiser.ts";
-import { parseSchedulerConfig, planSampling } from "../diffusion/plan.ts";
-import { sample } from "../diffusion/samplers.ts";
+import { parseSchedulerConfig } from "../diffusion/plan.ts";
 import { type LoadedFirstStage, loadFirstStage } from "../engine/load.ts";
-import { toChannelsFirst, toChannelsLast } from "../engine/stages.ts";
 import { parseBox } from "../formats/boxes.ts";
 import { sheet } from "../formats/sheet.ts";
 import type { Parameters } from "../gpu/buffers.ts";
@@ -24,7 +21,6 @@ import { adamWOf } from "./autoencoder.ts";
 import { type Beside, besideOf } from "./beside.ts";
 import {
   makeFolder,
-  pictureOf,
   tensorsUnder,
   WEIGHT_FILES,
   weightsOf,
@@ -41,9 +37,10 @@ import { pipelineJson, stableDiffusionJson, unetJson } from "./diffusers.ts";
 import type { ReadyExample } from "./examples.ts";
 import { Frozen } from "./frozen.ts";
 import { initial, normal, type Rule, zeros } from "./initial.ts";
-import { LatentSource } from "./latents.ts";
+import { type LatentSource, openLatents } from "./latents.ts";
 import type { Course, Losses } from "./loop.ts";
 import { seedOf } from "./order.ts";
+import { predictionOf, rowsOf, samplePicture } from "./sampling.ts";
 import { Trainer } from "./trainer.ts";
 
 /** Of the group norms in resnets, of those that open transformers, of layer norms: diffusers' UNet2DConditionModel. */
@@ -211,17 +208,8 @@ export class DiffusionCourse implements Course, Disposable {
         label: "training the denoiser",
       }),
     );
-    const weights = new Map([...trainer.vectors.places].map(([name, { entry }]) => [
-      name,
-      start.get(name) ?? initial(entry, run.seed, RULES),
-    ]));
-    trainer.vectors.write("weight", weights);
-    trainer.vectors.write("average", weights);
-    // crops of chance never come again
-    const isKept = diffusion.cache_latents && data.crop === "centre";
-    if (isKept) await makeFolder(run.folder);
-    const path = isKept ? join(run.folder, "latents.bin") : undefined;
-    const latents = owned.use(await LatentSource.open(stage, { size: data.size, path }));
+    trainer.vectors.begin((entry) => start.get(entry.name) ?? initial(entry, run.seed, RULES));
+    const latents = owned.use(await openLatents(stage, settings, diffusion.cache_latents));
     const parts = {
       ...{ device, settings, shown, stage, latents, beside, conditioning, frozen, trainer },
     };
@@ -289,10 +277,9 @@ export class DiffusionCourse implements Course, Disposable {
    */
   async pictures(told: readonly Told[]): Promise<Picture[]> {
     const { device, settings, shown, beside, conditioning, frozen, trainer, stage } = this.#parts;
-    const { sample: { steps, cfg_scale, seed }, diffusion, data } = settings;
+    const { sample: { steps, cfg_scale, seed }, diffusion } = settings;
     const { sampleSize: size = 0, outChannels: channels } = this.config;
-    const isGuided = cfg_scale !== 1 && cfg_scale !== 0;
-    const rows = isGuided ? 2 : 1;
+    const rows = rowsOf(cfg_scale);
     const graph = new Graph();
     const x = graph.input("sample", [1, size, size, channels]);
     const [prediction] = unstacked([unet(paramsOf(graph, "unet"), this.config, {
@@ -310,34 +297,16 @@ export class DiffusionCourse implements Course, Disposable {
       label: "the denoiser's samples",
     });
     const scheduler = parseSchedulerConfig(schedulerJson(diffusion));
-    const plan = planSampling({ sampler: "ddim", steps, scheduler });
     const made: Picture[] = [];
     for (const [i, each] of told.entries()) {
       const inputs = {
-        ...await conditioning.inputs(isGuided ? [undefined, each] : [each], seed),
+        ...await conditioning.inputs(rows === 2 ? [undefined, each] : [each], seed),
         ...(beside && {
           beside: await beside.of(shown[i % shown.length].picture, seedOf(seed, i)),
         }),
       };
-      const denoise = denoiser(plan.prediction, async (sample, t) => {
-        const timestep = new Float32Array(rows).fill(t);
-        const result = (await program.run({ ...inputs, sample, timestep })).get("prediction");
-        if (!result) throw new TypeError("The denoiser returned nothing");
-        if (!isGuided) return result;
-        const half = result.length / 2;
-        return guide(result.slice(0, half), result.slice(half), cfg_scale);
-      });
-      const noise = torchCpu(seed + i);
-      const first = toChannelsLast(noise.normal(channels * size * size), channels, size * size);
-      let latents = first.map((value) => value * plan.initialScale);
-      for await (const step of sample(plan, denoise, latents, { noise })) latents = step.x;
-      const picture = await stage.decode({
-        data: toChannelsFirst(latents, channels, size * size),
-        channels,
-        height: size,
-        width: size,
-      });
-      made.push(pictureOf(picture.data.map((value) => 2 * value - 1), data.size, 3));
+      const predict = predictionOf(program, inputs, cfg_scale);
+      made.push(await samplePicture(predict, stage, { scheduler, steps, seed: seed + i, size }));
     }
     return made;
   }

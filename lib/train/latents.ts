@@ -7,9 +7,12 @@
  * again.
  */
 
+import { join } from "node:path";
 import type { LoadedFirstStage } from "../engine/load.ts";
 import { toChannelsLast } from "../engine/stages.ts";
 import { fileError } from "../formats/files.ts";
+import { makeFolder } from "./component.ts";
+import type { DiffusionConfig } from "./config.ts";
 import type { FittedPicture } from "./images.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
@@ -194,4 +197,16 @@ class LatentFile implements Disposable {
   [Symbol.dispose](): void {
     this.#file.close();
   }
+}
+
+/** The latents of a run's pictures, kept in its folder where settings say so. */
+export async function openLatents(
+  stage: LoadedFirstStage,
+  { run: { folder }, data: { size, crop } }: Pick<DiffusionConfig, "run" | "data">,
+  isCached: boolean,
+): Promise<LatentSource> {
+  const isKept = isCached && crop === "centre"; // crops of chance never come again
+  if (isKept) await makeFolder(folder);
+  const path = isKept ? join(folder, "latents.bin") : undefined;
+  return await LatentSource.open(stage, { size, path });
 }

@@ -7,7 +7,6 @@ import { basename, join, resolve } from "node:path";
 import { FormatError } from "../base/errors.ts";
 import type { Picture } from "../base/picture.ts";
 import { torchCpu } from "../base/random.ts";
-import { guide } from "../diffusion/denoiser.ts";
 import type { SchedulerConfig } from "../diffusion/plan.ts";
 import { alphasCumprod, BETAS, rescaleZeroTerminalSnr } from "../diffusion/schedule.ts";
 import { clipManifest, unetManifest } from "../engine/stages.ts";
@@ -33,10 +32,10 @@ import type { LoraConfig } from "./config.ts";
 import { denoisingObjective, drawAt, noisyInputs, type Target, type Times } from "./denoising.ts";
 import type { ReadyExample } from "./examples.ts";
 import { initial, type Rule, zeros } from "./initial.ts";
-import { LatentSource } from "./latents.ts";
+import { type LatentSource, openLatents } from "./latents.ts";
 import type { Course, Losses } from "./loop.ts";
 import { seedOf } from "./order.ts";
-import { samplePicture } from "./sampling.ts";
+import { predictionOf, rowsOf, samplePicture } from "./sampling.ts";
 import { type Objective, Trainer } from "./trainer.ts";
 
 /** The same layers of attention in a text encoder. */
@@ -182,17 +181,8 @@ export class LoraCourse implements Course, Disposable {
         label: "training the LoRA",
       }),
     );
-    const weights = new Map([...trainer.vectors.places].map(([name, { entry }]) => [
-      name,
-      start.get(name) ?? initial(entry, run.seed, RULES),
-    ]));
-    trainer.vectors.write("weight", weights);
-    trainer.vectors.write("average", weights);
-    // crops of chance never come again
-    const isKept = lora.cache_latents && data.crop === "centre";
-    if (isKept) await makeFolder(run.folder);
-    const path = isKept ? join(run.folder, "latents.bin") : undefined;
-    const latents = owned.use(await LatentSource.open(stage, { size: data.size, path }));
+    trainer.vectors.begin((entry) => start.get(entry.name) ?? initial(entry, run.seed, RULES));
+    const latents = owned.use(await openLatents(stage, settings, lora.cache_latents));
     const parts = { device, settings, shown, base, ranks, text, latents, parameters, trainer };
     return new LoraCourse(parts, owned.move());
   }
@@ -241,8 +231,7 @@ export class LoraCourse implements Course, Disposable {
     const { sample: { steps, cfg_scale, seed }, data } = settings;
     const { unet: config, stage, scheduler } = base;
     const size = data.size / stage.factor;
-    const isGuided = cfg_scale !== 1 && cfg_scale !== 0;
-    const rows = isGuided ? 2 : 1;
+    const rows = rowsOf(cfg_scale);
     const graph = new Graph();
     const plain = unet(paramsOf(graph, "unet"), config, {
       sample: graph.input("sample", [1, size, size, config.inChannels])
@@ -258,15 +247,8 @@ export class LoraCourse implements Course, Disposable {
     const made: Picture[] = [];
     for (const [i, each] of texts.entries()) {
       const caption = { text: each, sizes: [data.size, data.size, 0, 0, data.size, data.size] };
-      const told = await text.inputs(isGuided ? [undefined, caption] : [caption]);
-      const predict = async (sample: Float32Array<ArrayBuffer>, t: number) => {
-        const timestep = new Float32Array(rows).fill(t);
-        const result = (await program.run({ ...told, sample, timestep })).get("prediction");
-        if (!result) throw new TypeError("The denoiser returned nothing");
-        if (!isGuided) return result;
-        const half = result.length / 2;
-        return guide(result.slice(0, half), result.slice(half), cfg_scale);
-      };
+      const told = await text.inputs(rows === 2 ? [undefined, caption] : [caption]);
+      const predict = predictionOf(program, told, cfg_scale);
       made.push(await samplePicture(predict, stage, { scheduler, steps, seed: seed + i, size }));
     }
     return made;

@@ -103,6 +103,13 @@ export class Vectors implements Disposable {
     }
   }
 
+  /** Weights as a run begins, and their average, which is the same then. Values lie as the graph has them. */
+  begin(valuesOf: (entry: ManifestEntry) => Float32Array<ArrayBuffer>): void {
+    const values = new Map([...this.places].map(([name, { entry }]) => [name, valuesOf(entry)]));
+    this.write("weight", values);
+    this.write("average", values);
+  }
+
   /** One vector of all parameters, by name. */
   async read(name: VectorName): Promise<Map<string, Float32Array<ArrayBuffer>>> {
     const sources = this.groups.map(({ rows, buffers }) => ({
