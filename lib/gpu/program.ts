@@ -340,6 +340,11 @@ export class Program implements Disposable {
     return this.#commands[0].length;
   }
 
+  /** Number of distinct shaders. */
+  get pipelineCount(): number {
+    return this.#assembly.pipelines;
+  }
+
   /**
    * Takes inputs from host or device, runs all steps, and returns the outputs that have no `targets`; those that have one
    * are copied there instead. Waits for the device only where something is returned. `set` says which of the bound

@@ -37,7 +37,8 @@ const GRADIENT = "gradient of ";
 
 export class Trainer implements Disposable {
   readonly vectors: Vectors;
-  readonly #program: Program;
+  /** Loss, reports and gradients. */
+  readonly program: Program;
   readonly #optimizer: Optimizer;
   readonly #owned: DisposableStack;
 
@@ -48,7 +49,7 @@ export class Trainer implements Disposable {
     owned: DisposableStack,
   ) {
     this.vectors = vectors;
-    this.#program = program;
+    this.program = program;
     this.#optimizer = optimizer;
     this.#owned = owned;
   }
@@ -79,7 +80,7 @@ export class Trainer implements Disposable {
 
   /** Bytes of activations and gradients. */
   get bytes(): number {
-    return this.#program.bytes;
+    return this.program.bytes;
   }
 
   /** Loss and gradients of one micro-batch; returns the loss and the reports. */
@@ -88,7 +89,7 @@ export class Trainer implements Disposable {
     const targets = [...this.vectors.places].map(([name, { group, begin }]) =>
       [`${GRADIENT}${name}`, { buffer: buffers[group], offset: begin * 4 }] as const
     );
-    const results = await this.#program.run(inputs, Object.fromEntries(targets));
+    const results = await this.program.run(inputs, Object.fromEntries(targets));
     await this.#optimizer.take();
     return results;
   }

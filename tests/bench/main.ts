@@ -12,13 +12,16 @@ import { type Peer, startPeer } from "./peers.ts";
 import { profileSections } from "./profile.ts";
 import { markdown, reportOf, type Section, sectionMarkdown } from "./report.ts";
 import { stageSections } from "./stages.ts";
+import { trainingSections } from "./training.ts";
 
-const SECTIONS = ["kernels", "profile", "stages"] as const;
+const SECTIONS = ["kernels", "training", "profile", "stages"] as const;
+const NEED_MODEL = ["profile", "stages"] as const;
 type SectionName = (typeof SECTIONS)[number];
 
-const USAGE = `deno task bench [kernels] [profile] [stages] [peers] [options]
+const USAGE = `deno task bench [kernels] [training] [profile] [stages] [peers] [options]
 
   kernels   products, convolutions, attention, norms, maps, copies
+  training  steps of training, and where their time goes
   profile   where the time of the denoiser and the decoder goes
   stages    text encoder, denoiser, decoder, pictures
   peers     the same in other programs, in turns with ours
@@ -27,7 +30,7 @@ const USAGE = `deno task bench [kernels] [profile] [stages] [peers] [options]
 
   -m, --model PATH      a checkpoint; tests/bench/random_checkpoint.py makes one
   -W, --width N, -H, --height N   pixels (512)
-  -f, --filter TEXT     kernels whose names contain it
+  -f, --filter TEXT     kernels and models to train whose names contain it
   -r, --rounds N        turns of each (7; 3 of stages)
   --steps N             sampling steps of pictures (4)
   --threads N           threads of the peers and of a software device
@@ -91,7 +94,7 @@ async function main(): Promise<number> {
   const isWanted = (name: SectionName) => named.length === 0 || named.includes(name);
   const withPeers = positionals.length === 0 || positionals.includes("peers");
   const { model, threads, kind, output } = values;
-  if (model === undefined && named.some((name) => name !== "kernels")) {
+  if (model === undefined && NEED_MODEL.some((name) => named.includes(name))) {
     say("Profile and stages need a checkpoint: -m PATH (tests/bench/random_checkpoint.py)\n");
     return 2;
   }
@@ -118,6 +121,11 @@ async function main(): Promise<number> {
     const [torch] = withPeers ? await started("torch_kernels.py", count, others) : [];
     const { filter } = values;
     await keep(kernelSections(device, { filter, rounds: rounds(7), torch, progress }));
+  }
+  if (isWanted("training")) {
+    const [torch] = withPeers ? await started("torch_training.py", count, others) : [];
+    const { filter } = values;
+    await keep(trainingSections(device, { filter, rounds: rounds(5), torch, progress }));
   }
   if (model !== undefined && isWanted("profile")) {
     await keep(profileSections(device, model, { ...size, rounds: rounds(3), progress }));

@@ -14,7 +14,10 @@ const PROGRAMS = { "denoiser": "unet", "decoder": "vae" } as const;
 /** How labels of copies into textures begin (lib/gpu/compile.ts). */
 const COPY = "stage for ";
 /** Operators that the rest is compared with. */
-const ARITHMETIC: readonly string[] = ["matmul", "conv2d", "attention"];
+const ARITHMETIC: readonly string[] = [
+  ...["matmul", "conv2d", "conv2dTranspose", "conv2dWeight"],
+  ...["attention", "attentionLogSum", "attentionGradient"],
+];
 
 export interface ProfileOptions {
   readonly width: number;
@@ -56,7 +59,7 @@ export async function* profileSections(
         wholes.push(await program.time(1));
         rounds.push(await program.profile());
       }
-      yield section(`${name} at ${options.width}×${options.height}`, rounds, wholes);
+      yield whereTimeGoes(`${name} at ${options.width}×${options.height}`, rounds, wholes);
     } finally {
       releaseWeights(device, parameters);
     }
@@ -77,7 +80,8 @@ function inputsOf(output: Tensor): Record<string, HostArray> {
 
 const percent = (share: number) => `${(share * 100).toFixed(1)} %`;
 
-function section(
+/** Rounds of steps by label, and of whole runs, as a table of kinds of operators. */
+export function whereTimeGoes(
   title: string,
   rounds: readonly (readonly { label: string; milliseconds: number }[])[],
   wholes: readonly number[],
