@@ -49,6 +49,7 @@ export type {
   TokenIds,
   Told,
 } from "./lib/engine/model.ts";
+export type { Beside, BesideSource } from "./lib/models/beside.ts";
 export type { ConditionerConfig, LayoutReader } from "./lib/models/conditioner.ts";
 export type { PartName } from "./lib/engine/part.ts";
 export type { Lifetime } from "./lib/engine/residency.ts";
@@ -69,6 +70,7 @@ export type { Shape } from "./lib/base/shape.ts";
 export { textToImage, textToImagePipeline } from "./lib/pipelines/text_to_image.ts";
 export type { PipelineOptions, TextToImagePipeline } from "./lib/pipelines/text_to_image.ts";
 export type { TextToImage } from "./lib/pipelines/settings.ts";
+export type { SecondPicture } from "./lib/pipelines/beside.ts";
 export type { Vocabulary } from "./lib/pipelines/tokens.ts";
 export { BATCH_SEEDS, MATCH_NAMES, ROUNDINGS } from "./lib/pipelines/events.ts";
 export type {

@@ -11,3 +11,8 @@ export interface Picture {
   /** width × height × channels bytes. */
   readonly data: Uint8Array;
 }
+
+/** Brightness of a colour of bytes: ITU-R 601's luma in Pillow's whole numbers. */
+export function lumaOf(red: number, green: number, blue: number): number {
+  return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16;
+}

@@ -10,6 +10,7 @@ import {
 import { LORA_COMPONENTS } from "../formats/lora.ts";
 import type { Device } from "../gpu/device.ts";
 import { type ClipConfig, type ClipOutput } from "../models/clip.ts";
+import { type Beside, besideOf } from "../models/beside.ts";
 import type { ConditionerConfig } from "../models/conditioner.ts";
 import { clipOutput, defaultsOf, FAMILIES, type Family } from "../models/config.ts";
 import type { UnetConfig } from "../models/unet.ts";
@@ -200,12 +201,7 @@ export async function loadModel(
         `the UNet predicts ${unet.outChannels}`,
     );
   }
-  if (unet.inChannels !== unet.outChannels) {
-    throw new FormatError(
-      `Cannot make pictures from text with "${path}": its UNet takes ${unet.inChannels} channels and returns ` +
-        `${unet.outChannels}, so it is an inpainting or editing model; a text-to-image checkpoint is needed`,
-    );
-  }
+  const beside = besideOf(checkpoint.configs.get("model_index"), unet, path);
   const tokenizers = [
     await checkpoint.tokenizerFiles("tokenizer"),
     ...(family === "sdxl" ? [await checkpoint.tokenizerFiles("tokenizer_2")] : []),
@@ -226,6 +222,7 @@ export async function loadModel(
     family,
     unet,
     architecture,
+    beside,
     firstStage: stage,
     tokenizers,
     warnings,
@@ -317,6 +314,7 @@ class LoadedModel implements Model {
   readonly #files: DisposableStack;
   readonly #firstStage: FirstStage;
   readonly #unet: UnetConfig;
+  readonly beside: Beside | undefined;
   readonly conditioner: ConditionerConfig | undefined;
   readonly toldTokens: number;
   readonly readsText: boolean;
@@ -328,17 +326,19 @@ class LoadedModel implements Model {
     readonly family: Family;
     readonly unet: UnetConfig;
     readonly architecture: Architecture;
+    readonly beside: Beside | undefined;
     readonly firstStage: FirstStage;
     readonly tokenizers: readonly (TokenizerFiles | undefined)[];
     readonly warnings: readonly string[];
   }) {
-    const { path, family, unet, architecture, firstStage, tokenizers, warnings } = parts;
+    const { path, family, unet, architecture, beside, firstStage, tokenizers, warnings } = parts;
     this.#device = device;
     this.#residency = residency;
     this.#files = files;
     this.#loras = loras;
     this.#firstStage = firstStage;
     this.#unet = unet;
+    this.beside = beside;
     this.#textEncoders = architecture.textEncoders;
     this.path = path;
     this.family = family;
@@ -365,6 +365,7 @@ class LoadedModel implements Model {
     const read: PartName[] = [
       ...architecture.textEncoders.keys(),
       ...(this.conditioner ? ["conditioner" as const] : []),
+      ...(beside?.source === "mask" ? ["encoder" as const] : []),
       "unet",
       "decoder",
     ];
@@ -404,6 +405,7 @@ class LoadedModel implements Model {
     return this.#residency.plan(JSON.stringify(run), what, [
       ...text,
       ...this.#toldStages(),
+      ...this.#besideStages(run),
       {
         part: "unet",
         uses: pictures,
@@ -427,6 +429,14 @@ class LoadedModel implements Model {
       uses: 1,
       bytes: () => conditionerBytes(programs, conditioner),
     }];
+  }
+
+  /** Of what is missing, the rest is encoded. */
+  #besideStages({ width, height, tiling }: Run): Stage[] {
+    if (this.beside?.source !== "mask") return [];
+    const bytes: Stage["bytes"] = (room) =>
+      this.#firstStage.bytes("encode", { width, height }, { tiling }, room);
+    return [{ part: "encoder", uses: 1, bytes }];
   }
 
   async encodeTold(told: readonly Told[]): Promise<TextEmbedding[]> {

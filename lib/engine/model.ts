@@ -3,6 +3,7 @@
  * Host arrays are float32 in torch's order: latents [channels, height, width], pictures [height, width, 3] in 0 … 1.
  */
 
+import type { Beside } from "../models/beside.ts";
 import type { ConditionerConfig } from "../models/conditioner.ts";
 import type { Defaults, Family, Variant } from "../models/config.ts";
 import type { TokenizerFiles } from "../formats/checkpoint.ts";
@@ -10,6 +11,7 @@ import type { LoraChoice } from "./lora.ts";
 import type { ReadProgress } from "./part.ts";
 import type { Lifetime, MemoryPlan } from "./residency.ts";
 
+export type { BesideSource } from "../models/beside.ts";
 export type { LoraChoice } from "./lora.ts";
 export type { ReadProgress } from "./part.ts";
 export type { MemoryPlan, StageMemory } from "./residency.ts";
@@ -47,7 +49,10 @@ export interface Condition {
 
 /** The denoiser at one size. */
 export interface Denoiser extends Disposable {
-  /** The network's prediction (ε or v) at timestep t for each condition, from x [channels, height, width] already scaled for its input. */
+  /**
+   * The network's prediction (ε or v) at timestep t for each condition, from x [channels, height, width] already scaled for
+   * its input; where it sees more than latents, that follows as further channels of x.
+   */
   predict(
     x: Float32Array,
     timestep: number,
@@ -195,6 +200,8 @@ export interface Model extends AsyncDisposable {
   encodeText(prompts: readonly TokenIds[], clipSkip?: number): Promise<TextEmbedding[]>;
   /** What it can be told beside text; `undefined` where that is nothing. */
   readonly conditioner: ConditionerConfig | undefined;
+  /** What it sees beside latents, as lib/engine/beside.ts makes it; `undefined` where that is nothing. */
+  readonly beside: Beside | undefined;
   /** Tokens that the conditioner gives beside those of the text. */
   readonly toldTokens: number;
   /** Whether prompts mean anything to it. */

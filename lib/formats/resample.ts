@@ -72,21 +72,36 @@ function toByte(sum: number): number {
 }
 
 /**
- * A picture of `width`×`height` pixels; the same picture where it has that size. Transparency is resized like a colour:
- * lay it over something first. Throws `RangeError` where a side is not a positive whole number.
+ * A picture of `width`×`height` pixels; the same picture where it has that size. "nearest" blends nothing. Transparency is
+ * resized like a colour: lay it over something first. Throws `RangeError` where a side is not a positive whole number.
  */
 export function resample(
   picture: Picture,
   width: number,
   height: number,
-  filter: FilterName,
+  filter: FilterName | "nearest",
 ): Picture {
   if (!(Number.isInteger(width) && Number.isInteger(height) && width > 0 && height > 0)) {
     throw new RangeError(`Cannot resample a picture to ${width}×${height} pixels`);
   }
+  if (filter === "nearest") return picked(picture, width, height);
   const kind = FILTERS[filter];
   const wide = width === picture.width ? picture : across(picture, width, kind);
   return height === picture.height ? wide : down(wide, height, kind);
+}
+
+/** Of each new pixel the old one under its middle. */
+function picked(picture: Picture, width: number, height: number): Picture {
+  const { channels, data } = picture;
+  const out = new Uint8Array(width * height * channels);
+  for (let y = 0, to = 0; y < height; y++) {
+    const row = Math.floor((y + 0.5) * picture.height / height) * picture.width;
+    for (let x = 0; x < width; x++, to += channels) {
+      const from = (row + Math.floor((x + 0.5) * picture.width / width)) * channels;
+      for (let c = 0; c < channels; c++) out[to + c] = data[from + c];
+    }
+  }
+  return { width, height, channels, data: out };
 }
 
 function across(picture: Picture, width: number, filter: Filter): Picture {

@@ -2,7 +2,7 @@
 
 import type { LabelledBox } from "../base/box.ts";
 import type { Picture } from "../base/picture.ts";
-import type { FloatPicture, Latents, MemoryPlan } from "../engine/model.ts";
+import type { BesideSource, FloatPicture, Latents, MemoryPlan } from "../engine/model.ts";
 import type { SamplerName, ScheduleName } from "../diffusion/names.ts";
 import type { Weighting } from "../text/prompt.ts";
 
@@ -19,6 +19,10 @@ export interface Settings {
   readonly label?: string;
   /** What lies where, for models that read layouts. */
   readonly boxes?: readonly LabelledBox[];
+  /** What a second picture is to the model: a small picture, one with a hole, or a map. */
+  readonly sees?: BesideSource;
+  /** With a hole: what is around it stays to the bit. */
+  readonly keep?: boolean;
   /** Pixels. */
   readonly width: number;
   /** Pixels. */

@@ -6,6 +6,7 @@ import { layoutTokens } from "../text/layout.ts";
 import { classId } from "../text/told.ts";
 import { parseSampler, parseSchedule } from "../diffusion/names.ts";
 import type { Model, Tiling } from "../engine/model.ts";
+import { checkSecondSize, type SecondPicture, secondSize } from "./beside.ts";
 import type { BatchSeeds, MatchName, Rng, Rounding, Settings, Weighting } from "./events.ts";
 import { type Match, MATCHES, USUAL } from "./match.ts";
 import { checkSize, requireInteger, requireNumber } from "./requests.ts";
@@ -21,7 +22,9 @@ export interface TextToImage {
   readonly label?: string | undefined;
   /** What lies where, for models that read layouts. */
   readonly boxes?: readonly LabelledBox[] | undefined;
-  /** Pixels, multiples of the first stage's factor. */
+  /** What the model sees beside latents, for models that see something. */
+  readonly second?: SecondPicture | undefined;
+  /** Pixels, multiples of the first stage's factor; of a second picture any, and for no map another than it asks for. */
   readonly width?: number | undefined;
   /** Pixels, likewise. */
   readonly height?: number | undefined;
@@ -72,14 +75,19 @@ export interface TextToImage {
 
 /** Fills in what is not asked for. Throws `UsageError` for what makes no sense. */
 export function settle(model: Model, request: TextToImage): Settings {
+  const { second } = request;
+  const own = secondSize(model, second);
   const { defaults } = model;
+  const usual = own ?? defaults;
   const match = matchOf(request.match);
   // a sampler that is asked for walks the checkpoint's own schedule, not the one the default sampler is used with
   const { sampler, schedule } = request.sampler === undefined
     ? { sampler: parseSampler(defaults.sampler).sampler, schedule: defaults.schedule }
     : parseSampler(request.sampler);
-  const usual = request.match === undefined || request.sampler !== undefined ? schedule : undefined;
-  const named = request.schedule ?? usual;
+  const followed = request.match === undefined || request.sampler !== undefined
+    ? schedule
+    : undefined;
+  const named = request.schedule ?? followed;
   const rng = request.rng ?? match.rng;
   const samplerRng = request.samplerRng ?? match.samplerRng;
   const negativePrompt = request.negativePrompt ?? "";
@@ -93,8 +101,10 @@ export function settle(model: Model, request: TextToImage): Settings {
     negativePrompt,
     ...(request.label !== undefined && { label: request.label }),
     ...(request.boxes !== undefined && { boxes: request.boxes }),
-    width: request.width ?? defaults.width,
-    height: request.height ?? defaults.height,
+    ...(second && { sees: second.source }),
+    ...(second?.source === "mask" && { keep: second.keep ?? true }),
+    width: request.width ?? usual.width,
+    height: request.height ?? usual.height,
     steps: request.steps ?? defaults.steps,
     cfgScale: request.cfgScale ?? defaults.cfgScale,
     guidanceRescale: request.guidanceRescale ?? 0,
@@ -112,7 +122,8 @@ export function settle(model: Model, request: TextToImage): Settings {
     match: request.match,
   };
   checkTold(model, settings);
-  checkSize(settings.width, settings.height, model.factor);
+  if (own) checkSecondSize(second, own, settings);
+  checkSize(settings.width, settings.height, own ? 1 : model.factor);
   requireInteger("steps", settings.steps, 1, 1000);
   requireNumber("the guidance scale", settings.cfgScale, 0, Infinity);
   requireNumber("guidance rescale", settings.guidanceRescale, 0, 1);

@@ -17,9 +17,10 @@ import { sample } from "../diffusion/samplers.ts";
 import type { Denoiser, DenoiserRequest, Latents, Model, Run } from "../engine/model.ts";
 import type { ClipTokenizer } from "../text/tokenizer.ts";
 import { chunksOf, type Conditions, conditionsOf, countSets, lengthsOf } from "./conditions.ts";
+import { finished, paddedSize, secondChannels } from "./beside.ts";
 import { Embeddings } from "./embeddings.ts";
 import type { PipelineEvent, Settings } from "./events.ts";
-import { decodeLatents, toBytes } from "./first_stage.ts";
+import { decodeLatents } from "./first_stage.ts";
 import { noisesOf } from "./noise.ts";
 import { type Reading, readPrompts } from "./prompts.ts";
 import {
@@ -137,18 +138,20 @@ function makePipeline(
 
     signal?.throwIfAborted();
     const conditions = await conditionsOf(model, embeddings, settings, job.reading);
+    const { second } = request;
+    const seen = second && await secondChannels(model, second, settings, tiling);
     for (const [i, place] of places.entries()) {
-      const latents = yield* sampled(model, hold(job), job, conditions, place, signal);
+      const latents = yield* sampled(model, hold(job), job, { conditions, seen }, place, signal);
       signal?.throwIfAborted();
       if (!memory.keeps || (!isLasting && i + 1 === places.length)) release();
       const { index, seed } = place;
-      const floats = yield* decodeLatents(
+      const whole = yield* decodeLatents(
         (z, o) => model.decodeImage(z, o),
         latents,
         tiling,
         index,
       );
-      const image = toBytes(floats, settings.rounding);
+      const { floats, image } = finished(whole, second, settings, settings.rounding);
       yield { kind: "image" as const, image, floats, latents, seed, index, settings };
     }
     yield { kind: "done" as const, images: places.length };
@@ -209,7 +212,8 @@ function jobOf(
   const settings = settle(model, request);
   const places = placesOf(request, settings);
   const scheduler = parseSchedulerConfig(model.scheduler);
-  const { sampler, schedule, steps, width, height } = settings;
+  const { sampler, schedule, steps } = settings;
+  const { width, height } = paddedSize(model, settings);
   const match = matchOf(settings.match);
   const sdxl = model.family === "sdxl";
   const plan = planSampling({ sampler, schedule, steps, scheduler, dialect: match.dialect, sdxl });
@@ -293,20 +297,24 @@ function ignoredSettings({ unfollowed = [] }: SchedulerConfig): string[] {
     : [`The checkpoint's scheduler asks for what is not supported: ${unfollowed.join(", ")}`];
 }
 
+/** What the network is told and shown of all pictures of a request. */
+interface Told {
+  readonly conditions: Conditions;
+  /** Channels beside the latents, [c, h, w]. */
+  readonly seen: Float32Array | undefined;
+}
+
 /** Walks the plan for one picture; returns its latents. */
 async function* sampled(
   model: Model,
   network: Denoiser,
-  { settings, plan, weights, reading }: Job,
-  conditions: Conditions,
+  { settings, plan, weights, reading, denoiser: request }: Job,
+  { conditions, seen }: Told,
   { index: image, seed }: Place,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<PipelineEvent, Latents, undefined> {
-  const size = {
-    channels: model.latentChannels,
-    height: settings.height / model.factor,
-    width: settings.width / model.factor,
-  };
+  const { height, width } = request;
+  const size = { channels: model.latentChannels, height, width };
   const asLatents = (data: Float32Array): Latents => ({ data, ...size });
   const { first, later } = noisesOf(settings, seed, image);
   const { guidanceRescale } = settings;
@@ -314,7 +322,8 @@ async function* sampled(
   let call = 0;
   const denoise = denoiser(plan.prediction, async (input, timestep) => {
     signal?.throwIfAborted();
-    const predictions = await network.predict(input, timestep, conditions.at(call++));
+    const shown = seen ? joined(input, seen) : input;
+    const predictions = await network.predict(shown, timestep, conditions.at(call++));
     if (reading.negative === undefined) return predictions[0];
     const [unconditional, ...parts] = predictions;
     const guided = compose(unconditional, parts.map((part, i) => [weights[i], part]), scale);
@@ -322,6 +331,10 @@ async function* sampled(
   });
   const start = first.normal(size.channels * size.height * size.width)
     .map((value) => value * plan.initialScale);
+  // diffusers draws what it encodes of a picture with a hole, whose mean is taken here; what samplers add comes after that
+  if (settings.sees === "mask" && matchOf(settings.match).dialect === "diffusers") {
+    first.normal(start.length);
+  }
   const options = {
     noise: later,
     ...(settings.eta !== undefined && { eta: settings.eta }),
@@ -332,4 +345,12 @@ async function* sampled(
     yield { kind: "step", image, index, of: plan.intervals.length, sigma, x0: asLatents(x0) };
   }
   return latents;
+}
+
+/** Channels [a, h, w] and [b, h, w] as [a + b, h, w]. */
+function joined(a: Float32Array, b: Float32Array): Float32Array {
+  const all = new Float32Array(a.length + b.length);
+  all.set(a);
+  all.set(b, a.length);
+  return all;
 }

@@ -1,15 +1,17 @@
 /**
- * What a denoiser sees beside noisy latents, pixel for pixel (Rombach et al. 2022, section 4.3.2 and 4.4): a small picture
- * of what it is to make large, or a picture with a hole.
+ * What a denoiser that is trained sees beside noisy latents (Rombach et al. 2022, section 4.3.2 and 4.4), made of the
+ * pictures that it is trained with: lib/engine/beside.ts makes the channels.
  */
 
 import { FormatError } from "../base/errors.ts";
 import { torchCpu } from "../base/random.ts";
+import { emptied, lowChannels, maskChannels } from "../engine/beside.ts";
 import { resample } from "../formats/resample.ts";
+import { besideChannels } from "../models/beside.ts";
 import { pictureOf } from "./component.ts";
 import type { DiffusionConfig } from "./config.ts";
 import type { FittedPicture } from "./images.ts";
-import type { LatentInput, LatentSource } from "./latents.ts";
+import type { LatentSource } from "./latents.ts";
 
 type Numbers = Float32Array<ArrayBuffer>;
 
@@ -60,48 +62,28 @@ export function besideOf(
 /** A picture of `side` pixels, brought to the latents' size. */
 function low(side: number, size: number): Beside {
   return {
-    channels: 3,
+    channels: besideChannels("low", 0),
     of({ data, width, channels }) {
       const small = resample(pictureOf(data, width, channels), side, side, "bicubic");
-      const fitted = side === size ? small : resample(small, size, size, "bilinear");
-      const repeat = 3 / fitted.channels; // grey is three equal colours
-      return Promise.resolve(
-        Float32Array.from(
-          { length: size * size * 3 },
-          (_, i) => fitted.data[Math.floor(i / repeat)] / 127.5 - 1,
-        ),
-      );
+      return Promise.resolve(lowChannels(small, { height: size, width: size }));
     },
   };
 }
 
-/** 1 where something is missing, then the latents of the picture without it: the order of diffusers' inpainting models. */
+/** A picture with holes of chance. */
 function holed({ size, channels, factor }: BesideForm, source: () => LatentSource): Beside {
   return {
-    channels: 1 + channels,
-    async of(picture, seed) {
+    channels: besideChannels("mask", channels),
+    async of({ data, width, height, channels }, seed) {
       const mask = holesAt(size, seed);
-      const latents = await source().fresh(withHoles(picture, mask, factor));
-      const out = new Float32Array(size * size * (1 + channels));
-      for (let i = 0; i < size * size; i++) {
-        out[i * (1 + channels)] = mask[i];
-        out.set(latents.subarray(i * channels, (i + 1) * channels), i * (1 + channels) + 1);
-      }
-      return out;
+      const isMissing = (pixel: number) => {
+        const [x, y] = [pixel % width, Math.floor(pixel / width)];
+        return mask[Math.floor(y / factor) * size + Math.floor(x / factor)] === 1;
+      };
+      const rest = emptied(data, channels, 0, isMissing);
+      return maskChannels(mask, await source().fresh({ data: rest, width, height, channels }));
     },
   };
-}
-
-/** Grey, which is 0, where the mask is 1. */
-function withHoles(picture: FittedPicture, mask: Numbers, factor: number): LatentInput {
-  const { data, width, height, channels } = picture;
-  const size = width / factor;
-  const cell = (i: number) => {
-    const pixel = Math.floor(i / channels);
-    const [x, y] = [pixel % width, Math.floor(pixel / width)];
-    return mask[Math.floor(y / factor) * size + Math.floor(x / factor)];
-  };
-  return { width, height, channels, data: data.map((value, i) => cell(i) === 1 ? 0 : value) };
 }
 
 const MOST_HOLES = 4;

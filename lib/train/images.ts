@@ -4,7 +4,7 @@
  */
 
 import { areaOf, type Box, cropBox, flipBox, intersection, type LabelledBox } from "../base/box.ts";
-import type { Picture } from "../base/picture.ts";
+import { lumaOf, type Picture } from "../base/picture.ts";
 import { type FilterName, resample } from "../formats/resample.ts";
 
 export interface Fitting {
@@ -38,7 +38,7 @@ export interface FittedPicture {
 /** A box of which less than this is left after cropping is dropped: nobody could tell what was in it. */
 const LEAST_LEFT = 0.2;
 
-/** Transparency laid over white; grey or RGB as asked. Grey is ITU-R 601's luma in Pillow's whole numbers. */
+/** Transparency laid over white; grey or RGB as asked. Grey is luma. */
 export function flatten({ width, height, channels, data }: Picture, to: 1 | 3): Picture {
   const pixels = width * height;
   const out = new Uint8Array(pixels * to);
@@ -51,10 +51,6 @@ export function flatten({ width, height, channels, data }: Picture, to: 1 | 3): 
     else for (let c = 0; c < 3; c++) out[i * 3 + c] = over(c);
   }
   return { width, height, channels: to, data: out };
-}
-
-function lumaOf(red: number, green: number, blue: number): number {
-  return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16;
 }
 
 /** The smallest size of a picture's shape that covers another: one side is equal, the other at least as long. */

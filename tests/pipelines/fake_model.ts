@@ -57,6 +57,7 @@ export function fakeModel(overrides: Partial<Model> = {}): { model: Model; calls
     },
     scheduler: { _class_name: "EulerDiscreteScheduler", beta_schedule: "scaled_linear" },
     conditioner: undefined,
+    beside: undefined,
     toldTokens: 0,
     readsText: true,
     encodeTold: () => Promise.resolve([]),

@@ -1,0 +1,112 @@
+/** Holes filled as fixtures/make/inpaint.py recorded them of diffusers, and what is refused. */
+
+import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
+import { UsageError } from "../../lib/base/errors.ts";
+import type { Picture } from "../../lib/base/picture.ts";
+import { loadModel } from "../../lib/engine/load.ts";
+import type { Model } from "../../lib/engine/model.ts";
+import { SafetensorsFile } from "../../lib/formats/safetensors.ts";
+import { openDevice } from "../../lib/gpu/device.ts";
+import type { SecondPicture } from "../../lib/pipelines/beside.ts";
+import { textToImage } from "../../lib/pipelines/text_to_image.ts";
+import { inpaintingFolder } from "../inpainting.ts";
+import { entriesOf, type Entry, psnr, withScheduler } from "../pictures.ts";
+import { nmse } from "../tolerance.ts";
+import { fakeModel } from "./fake_model.ts";
+
+const GOLDEN = fileURLToPath(
+  new URL("../../fixtures/goldens/pictures_inpaint.safetensors", import.meta.url),
+);
+
+async function made(model: Model, entry: Entry, second: SecondPicture) {
+  const request = {
+    ...{ prompt: entry.prompt, steps: entry.steps, cfgScale: entry.guidance, seed: entry.seed },
+    ...(entry.negative_prompt !== null && { negativePrompt: entry.negative_prompt }),
+    sampler: entry.sampler,
+    second,
+  };
+  for await (const event of textToImage(model, request)) if (event.kind === "image") return event;
+  return assert.fail("no picture was made");
+}
+
+Deno.test("textToImage fills holes as diffusers does, and keeps the rest where it is asked to", async (t) => {
+  const folder = await Deno.makeTempDir();
+  try {
+    using golden = await SafetensorsFile.open(GOLDEN);
+    await using device = await openDevice();
+    await using model = await loadModel(device, await inpaintingFolder(folder), { weights: "f32" });
+    assert.deepEqual(model.beside, { source: "mask" });
+    const [height, width, channels] = [64, 96, 3] as const;
+    const picture: Picture = { width, height, channels, data: await golden.read("picture") };
+    const mask: Picture = { width, height, channels: 1, data: await golden.read("mask") };
+    for (const [name, entry] of Object.entries(entriesOf(golden))) {
+      await t.step(name, async () => {
+        const asked = withScheduler(model, { ...entry.scheduler, _class_name: entry.class });
+        const second = { source: "mask", picture, mask, keep: false } as const;
+        const { image, latents } = await made(asked, entry, second);
+        const distance = nmse(latents.data, await golden.readTensor(`${name}.latents`));
+        const picturePsnr = psnr(image.data, await golden.read(`${name}.picture`));
+        assert.ok(distance <= 1e-7, `latents: NMSE ${distance.toExponential(2)}`);
+        assert.ok(picturePsnr >= 50, `picture: ${picturePsnr.toFixed(1)} dB`);
+        if (name !== "ddim_cfg1") return;
+        const keeping = await made(asked, entry, { source: "mask", picture, mask });
+        const other = { source: "mask", picture: cutOut(picture, mask) } as const;
+        assert.deepEqual((await made(asked, entry, other)).image, keeping.image);
+        for (const [i, value] of keeping.image.data.entries()) {
+          const from = mask.data[Math.floor(i / 3)] >= 128 ? image : picture;
+          assert.equal(value, from.data[i], `number ${i}`);
+        }
+      });
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+/** Transparent where the mask is white. */
+function cutOut({ width, height, data }: Picture, mask: Picture): Picture {
+  const rgba = Uint8Array.from(
+    { length: width * height * 4 },
+    (_, i) => i % 4 < 3 ? data[(i >> 2) * 3 + i % 4] : mask.data[i >> 2] >= 128 ? 0 : 255,
+  );
+  return { width, height, channels: 4, data: rgba };
+}
+
+const grey = (width: number, height: number, value = 255): Picture => {
+  return { width, height, channels: 1, data: new Uint8Array(width * height).fill(value) };
+};
+
+Deno.test("textToImage refuses second pictures that do not fit the model or each other, each in a sentence", async () => {
+  const { model: plain } = fakeModel();
+  const { model: holes } = fakeModel({ beside: { source: "mask" } });
+  const { model: large } = fakeModel({ beside: { source: "low", factor: 2 } });
+  const refused = async (
+    model: Model,
+    second: SecondPicture | undefined,
+    sentence: RegExp,
+    size = {},
+  ) => {
+    const error = await textToImage(model, { prompt: "", second, ...size }).next().then(
+      () => assert.fail("was not refused"),
+      (reason) => reason,
+    );
+    assert.ok(error instanceof UsageError, String(error));
+    assert.match(error.message, sentence);
+  };
+  const picture = grey(16, 24);
+  const holed = { source: "mask", picture, mask: grey(16, 24) } as const;
+  await refused(holes, undefined, /from text alone with "fake", which fills holes .*`ldm inpaint`/);
+  await refused(plain, holed, /^Cannot fill a hole .*: it sees no second picture; a model that fi/);
+  await refused(large, holed, /^Cannot fill a hole .*: it makes small pictures large; a model th/);
+  await refused(
+    holes,
+    { source: "low", picture },
+    /^Cannot make a picture larger .*: it fills hol/,
+  );
+  await refused(holes, { ...holed, mask: grey(8, 24) }, /of 16×24 pixels with a mask of 8×24: /);
+  await refused(holes, { ...holed, mask: grey(16, 24, 127) }, /a mask that is black everywhere: /);
+  await refused(holes, { source: "mask", picture }, /without a mask: nothing in the picture is tr/);
+  const size = { width: 32, height: 24 };
+  await refused(large, { source: "low", picture }, /at 32×24: it gives 32×48; leave out/, size);
+});
