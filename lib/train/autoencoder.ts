@@ -18,6 +18,7 @@ import { initial, normal, type Rule, uniform } from "./initial.ts";
 import type { Course } from "./loop.ts";
 import type { AdamW } from "./optimizer.ts";
 import { seedOf } from "./order.ts";
+import { openPerceptual } from "./perceptual.ts";
 import { autoencoderObjective, discriminatorObjective } from "./reconstruction.ts";
 import { type Objective, Trainer } from "./trainer.ts";
 
@@ -124,7 +125,10 @@ export class AutoencoderCourse implements Course, Disposable {
     this.#owned = owned;
   }
 
-  /** New weights, or those of `start` by name, in the graph's layout. */
+  /**
+   * New weights, or those of `start` by name, in the graph's layout. Throws `FileError`, `FormatError` and `MemoryError`
+   * where the settings' perceptual loss cannot be used.
+   */
   static async make(
     device: Device,
     settings: AutoencoderConfig,
@@ -135,6 +139,10 @@ export class AutoencoderCourse implements Course, Disposable {
     const { autoencoder, discriminator, data, optimizer: { batch }, run } = settings;
     const judge = { channels: discriminator.width, layers: discriminator.layers };
     const shape = [batch, data.size, data.size, config.inChannels];
+    using owned = new DisposableStack();
+    const perceptual = autoencoder.perceptual === ""
+      ? undefined
+      : owned.use(await openPerceptual(device, autoencoder.perceptual, data.size));
     const graph = new Graph();
     const objective = autoencoderObjective(
       paramsOf(graph, "vae"),
@@ -148,9 +156,12 @@ export class AutoencoderCourse implements Course, Disposable {
         adversarial: discriminator.weight > 0
           ? { config: judge, weight: discriminator.weight }
           : undefined,
+        perceptual: perceptual && {
+          weight: autoencoder.perceptual_weight,
+          distance: perceptual.distance,
+        },
       },
     );
-    using owned = new DisposableStack();
     const optimizer = adamWOf(settings);
     const trainers: Record<string, Trainer> = {};
     const make = async (
@@ -166,7 +177,7 @@ export class AutoencoderCourse implements Course, Disposable {
       trainers[prefix] = trainer;
       return trainer;
     };
-    let frozen: Parameters = new Map();
+    let frozen: Parameters = perceptual?.parameters ?? new Map();
     if (discriminator.weight > 0) {
       const second = new Graph();
       const inputs = [
@@ -174,7 +185,8 @@ export class AutoencoderCourse implements Course, Disposable {
         second.input("reconstruction", shape),
       ] as const;
       const hinge = discriminatorObjective(paramsOf(second, "discriminator"), judge, ...inputs);
-      frozen = (await make("discriminator", new Map(), hinge, DISCRIMINATOR)).vectors.parameters();
+      const { vectors } = await make("discriminator", new Map(), hinge, DISCRIMINATOR);
+      frozen = new Map([...frozen, ...vectors.parameters()]);
     }
     const width = config.codes ?? 1;
     await make("vae", frozen, objective, [

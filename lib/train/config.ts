@@ -88,6 +88,8 @@ const autoencoder = {
   kl_weight: number(1e-6, notNegative, "of the Gaussian prior"),
   codebook: whole(8192, { least: 2 }, "entries of the codebook"),
   commitment: number(0.25, notNegative, "weight of the loss that keeps latents near their entries"),
+  perceptual: text("", "LPIPS weights (.safetensors); empty: no perceptual loss"),
+  perceptual_weight: number(1, notNegative, "of the perceptual loss"),
 };
 
 const discriminator = {

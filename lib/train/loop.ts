@@ -253,8 +253,18 @@ async function openLog(folder: string, step: number): Promise<Log> {
   };
 }
 
+/** Parts of a loss that are drawn beside it: those that say how near pictures come. */
+const DRAWN = ["pixel", "perceptual"];
+
 async function plotLog(folder: string, { records }: Log): Promise<void> {
-  const points = records.map(({ step, loss }) => ({ step, value: loss }));
-  const svg = plotSeries([{ name: "loss", points }], { title: "loss" });
+  const parts = DRAWN.filter((name) => records.some(({ losses }) => losses?.[name] !== undefined));
+  const series = ["loss", ...parts].map((name) => ({
+    name,
+    points: records.map(({ step, loss, losses }) => ({
+      step,
+      value: name === "loss" ? loss : losses?.[name] ?? null,
+    })),
+  }));
+  const svg = plotSeries(series, { title: "loss" });
   await writeText(join(folder, "loss.svg"), svg);
 }

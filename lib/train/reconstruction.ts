@@ -21,6 +21,12 @@ export interface AdversarialLoss {
   readonly weight: number;
 }
 
+/** Distance of pictures as a network sees them, [n, 1, 1, 1] (lpips.ts). */
+export interface PerceptualLoss {
+  readonly weight: number;
+  distance(a: Tensor, b: Tensor): Tensor;
+}
+
 export interface ReconstructionOptions {
   readonly pixelLoss: "l1" | "l2";
   /** Of the KL divergence, or of the distance between latents and their codes. */
@@ -28,6 +34,7 @@ export interface ReconstructionOptions {
   /** With codes: the latents' pull towards their codes, beside the codes' pull towards the latents. */
   readonly commitment: number;
   readonly adversarial: AdversarialLoss | undefined;
+  readonly perceptual: PerceptualLoss | undefined;
 }
 
 /** Mean and half the log variance's exponential of the latents' distribution, each [n, h, w, c]. */
@@ -52,7 +59,7 @@ function divergence({ mean, logVariance }: ReturnType<typeof posterior>, picture
  * What the autoencoder is trained for. Inputs of the graph: "picture" [n, h, w, 3] in −1 … 1, "noise" (KL) like the
  * latents, "adversary" (with a discriminator): 0 before it takes part, 1 from then on. `first` and `adversary` are the
  * scopes of autoencoder and discriminator. Reports: "reconstruction" [n, h, w, 3], "pixel", "regularisation", and, where
- * they exist, "adversarial", "balance", "usage".
+ * they exist, "perceptual", "adversarial", "balance", "usage".
  */
 export function autoencoderObjective(
   first: Params,
@@ -62,7 +69,7 @@ export function autoencoderObjective(
   options: ReconstructionOptions,
 ): Objective {
   const { graph } = first;
-  const { adversarial, pixelLoss } = options;
+  const { adversarial, perceptual, pixelLoss } = options;
   const encoded = encode(first, config, picture);
   const reports: Record<string, Tensor> = {};
   let latents: Tensor;
@@ -83,10 +90,16 @@ export function autoencoderObjective(
   const reconstruction = decode(first, config, latents);
   const difference = picture.sub(reconstruction);
   const pixel = mean(pixelLoss === "l1" ? difference.abs() : difference.mul(difference));
-  let loss = pixel.add(penalty.mul(options.regularisation));
+  let quality = pixel;
+  if (perceptual) {
+    const distance = mean(perceptual.distance(picture, reconstruction));
+    quality = pixel.add(distance.mul(perceptual.weight));
+    reports.perceptual = distance;
+  }
+  let loss = quality.add(penalty.mul(options.regularisation));
   if (adversarial) {
     const verdict = mean(discriminate(adversary, adversarial.config, reconstruction)).neg();
-    const balance = balanceOf(pixel, verdict, lastLayer(first, config));
+    const balance = balanceOf(quality, verdict, lastLayer(first, config));
     const share = balance.mul(graph.input("adversary", [])).mul(adversarial.weight);
     loss = loss.add(verdict.mul(share));
     Object.assign(reports, { adversarial: verdict, balance });
@@ -99,13 +112,13 @@ function lastLayer(first: Params, { channels, outChannels }: VaeConfig): Tensor 
   return first.at("decoder.conv_out").get("weight", [outChannels, 3, 3, channels[0]], "conv");
 }
 
-/** ‖∇ pixel‖ / (‖∇ verdict‖ + 10⁻⁴), at most 10⁴, held fixed (Esser et al. 2021, equation 7). */
-function balanceOf(pixel: Tensor, verdict: Tensor, layer: Tensor): Tensor {
+/** ‖∇ quality‖ / (‖∇ verdict‖ + 10⁻⁴), at most 10⁴, held fixed (Esser et al. 2021, equation 7). */
+function balanceOf(quality: Tensor, verdict: Tensor, layer: Tensor): Tensor {
   const norm = (loss: Tensor) => {
     const [gradient] = gradients(loss, [layer]);
     return number(gradient.mul(gradient).sum([0, 1, 2, 3])).sqrt();
   };
-  return norm(pixel).div(norm(verdict).add(1e-4)).max(0).min(1e4).detach();
+  return norm(quality).div(norm(verdict).add(1e-4)).max(0).min(1e4).detach();
 }
 
 /** What the discriminator is trained for: hinge loss on "picture" and "reconstruction", both [n, h, w, 3]. */

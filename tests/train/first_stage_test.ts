@@ -1,20 +1,22 @@
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
-import { SafetensorsFile } from "../../lib/formats/safetensors.ts";
+import type { Parameters } from "../../lib/gpu/buffers.ts";
 import { type Device, openDevice } from "../../lib/gpu/device.ts";
 import { Graph } from "../../lib/graph/tensor.ts";
 import { vaeConfigFromJson } from "../../lib/models/config.ts";
 import type { VaeConfig } from "../../lib/models/vae.ts";
 import { paramsOf } from "../../lib/nn/params.ts";
 import { emaDecayAt } from "../../lib/train/optimizer.ts";
+import { openPerceptual, type Perceptual } from "../../lib/train/perceptual.ts";
 import { autoencoderObjective, discriminatorObjective } from "../../lib/train/reconstruction.ts";
 import { type Objective, Trainer } from "../../lib/train/trainer.ts";
 import { readGolden } from "../golden.ts";
-import { channelsLast } from "../models/tiny.ts";
+import { channelsLast, readTiny } from "../models/tiny.ts";
 import {
   compare,
   DECAY,
   given,
+  type Golden,
   GRADIENT,
   LATER,
   near,
@@ -24,27 +26,38 @@ import {
   STEPS,
 } from "./golden_run.ts";
 
-async function train(device: Device, label: string, objective: Objective): Promise<Trainer> {
+const NARROW = fileURLToPath(
+  new URL("../../fixtures/goldens/lpips_vgg.safetensors", import.meta.url),
+);
+/** The discriminator counts. */
+const ADVERSARY = Float32Array.of(1);
+
+async function train(
+  device: Device,
+  label: string,
+  objective: Objective,
+  frozen: Parameters = new Map(),
+): Promise<Trainer> {
   const isTrained = (name: string) => name.startsWith(`${label}.`);
-  return await Trainer.make(device, objective, { isTrained, optimizer: SETTINGS, label });
+  return await Trainer.make(device, objective, { isTrained, frozen, optimizer: SETTINGS, label });
 }
 
-Deno.test("a KL autoencoder and its discriminator train as torch does: losses, gradients, average", async () => {
-  const golden = await readGolden("first_stage_kl");
-  const folder = fileURLToPath(new URL("../../fixtures/tiny/vae_f2/", import.meta.url));
-  const config = vaeConfigFromJson(JSON.parse(await Deno.readTextFile(`${folder}config.json`)));
-  using file = await SafetensorsFile.open(`${folder}diffusion_pytorch_model.safetensors`);
-  const weights = new Map<string, Float32Array<ArrayBuffer>>();
-  for (const { name } of file.tensors.values()) {
-    weights.set(name, Float32Array.from(await file.readTensor(name)));
-  }
-  await using device = await openDevice();
+/** The golden's tiny autoencoder and its discriminator on a device, as torch began with them. */
+interface Pair extends Disposable {
+  readonly autoencoder: Trainer;
+  readonly discriminator: Trainer;
+  readonly picture: Float32Array<ArrayBuffer>;
+}
+
+async function klPair(device: Device, golden: Golden, perceptual?: Perceptual): Promise<Pair> {
+  using owned = new DisposableStack();
+  const { config: json, values } = await readTiny("tiny/vae_f2", "vae");
   const shape = [2, 16, 16, 3];
   const judge = { channels: 8, layers: 2 };
   const graph = new Graph();
   const objective = autoencoderObjective(
     paramsOf(graph, "vae"),
-    config,
+    vaeConfigFromJson(json),
     paramsOf(graph, "discriminator"),
     graph.input("picture", shape),
     {
@@ -52,6 +65,7 @@ Deno.test("a KL autoencoder and its discriminator train as torch does: losses, g
       regularisation: 0.05,
       commitment: 0,
       adversarial: { config: judge, weight: 0.5 },
+      perceptual: perceptual && { weight: 0.7, distance: perceptual.distance },
     },
   );
   const second = new Graph();
@@ -61,22 +75,38 @@ Deno.test("a KL autoencoder and its discriminator train as torch does: losses, g
     second.input("picture", shape),
     second.input("reconstruction", shape),
   );
-  using discriminator = await train(device, "discriminator", hinge);
-  using autoencoder = await Trainer.make(device, objective, {
-    isTrained: (name) => name.startsWith("vae."),
-    frozen: discriminator.vectors.parameters(),
-    optimizer: SETTINGS,
-    label: "the autoencoder",
-  });
-  setUp(autoencoder, (name) => weights.get(name.slice("vae.".length)) ?? assert.fail(name));
+  const discriminator = owned.use(await train(device, "discriminator", hinge));
+  const frozen = new Map([
+    ...discriminator.vectors.parameters(),
+    ...perceptual?.parameters ?? [],
+  ]);
+  const autoencoder = owned.use(await train(device, "vae", objective, frozen));
+  const weights = new Map(
+    [...autoencoder.vectors.places.keys()].map((name) =>
+      [name, Float32Array.from(values[name])] as const
+    ),
+  );
+  autoencoder.vectors.write("weight", weights);
+  autoencoder.vectors.write("average", weights);
   setUp(discriminator, (name) => given(golden, name.replace(".", ".start.")));
   const picture = channelsLast(given(golden, "picture"), [2, 3, 16, 16]);
+  const held = owned.move();
+  return { autoencoder, discriminator, picture, [Symbol.dispose]: () => held.dispose() };
+}
+
+const noiseOf = (golden: Golden, t: number) =>
+  channelsLast(given(golden, `noise.${t - 1}`), [2, 4, 8, 8]);
+
+Deno.test("a KL autoencoder and its discriminator train as torch does: losses, gradients, average", async () => {
+  const golden = await readGolden("first_stage_kl");
+  await using device = await openDevice();
+  using pair = await klPair(device, golden);
+  const { autoencoder, discriminator, picture } = pair;
   const losses = given(golden, "vae.losses");
   const hinges = given(golden, "discriminator.losses");
   for (let t = 1; t <= STEPS; t++) {
-    const noise = channelsLast(given(golden, `noise.${t - 1}`), [2, 4, 8, 8]);
-    const adversary = Float32Array.of(1);
-    const told = await autoencoder.backward({ picture, noise, adversary });
+    const noise = noiseOf(golden, t);
+    const told = await autoencoder.backward({ picture, noise, adversary: ADVERSARY });
     const reconstruction = told.get("reconstruction") ?? assert.fail();
     const hinge = await discriminator.backward({ picture, reconstruction });
     near(told.get("loss")?.[0] ?? NaN, losses[t - 1], 1e-3, `loss ${t}`);
@@ -96,6 +126,21 @@ Deno.test("a KL autoencoder and its discriminator train as torch does: losses, g
   assert.ok(emaDecayAt(DECAY, STEPS) < DECAY);
   await compare(autoencoder, "average", golden, LATER);
   await compare(discriminator, "average", golden, LATER);
+});
+
+Deno.test("a perceptual loss has torch's gradients, and its say in the discriminator's share", async () => {
+  const golden = await readGolden("perceptual");
+  const began = await readGolden("first_stage_kl");
+  await using device = await openDevice();
+  using perceptual = await openPerceptual(device, NARROW, 16);
+  using pair = await klPair(device, began, perceptual);
+  const { autoencoder, picture } = pair;
+  const noise = noiseOf(began, 1);
+  const told = await autoencoder.backward({ picture, noise, adversary: ADVERSARY });
+  for (const name of ["loss", "perceptual", "balance"]) {
+    near(told.get(name)?.[0] ?? NaN, given(golden, name)[0], 1e-5, name);
+  }
+  await compare(autoencoder, "gradient", golden, GRADIENT);
 });
 
 Deno.test("a VQ autoencoder trains as torch does: losses, gradients, average, usage of codes", async () => {
@@ -122,7 +167,13 @@ Deno.test("a VQ autoencoder trains as torch does: losses, gradients, average, us
     config,
     paramsOf(graph, "discriminator"),
     graph.input("picture", [2, 12, 12, 3]),
-    { pixelLoss: "l2", regularisation: 1, commitment: 0.25, adversarial: undefined },
+    {
+      pixelLoss: "l2",
+      regularisation: 1,
+      commitment: 0.25,
+      adversarial: undefined,
+      perceptual: undefined,
+    },
   );
   using trainer = await train(device, "vae", objective);
   setUp(trainer, (name) => given(golden, name.replace(".", ".start.")));

@@ -10,10 +10,11 @@ import { openDataset } from "../../lib/train/open_dataset.ts";
 import type { Position } from "../../lib/train/order.ts";
 import { parseRecords } from "../../lib/train/record.ts";
 
-const PICTURES = fileURLToPath(new URL("../../fixtures/pictures", import.meta.url));
+const FIXTURES = fileURLToPath(new URL("../../fixtures", import.meta.url));
+const PICTURES = join(FIXTURES, "pictures");
 
 /** Settings of a run of seconds. */
-function settings(folder: string, steps: number) {
+function settings(folder: string, steps: number, perceptual = "") {
   return autoencoderConfig([{
     name: "the test",
     isTyped: false,
@@ -21,7 +22,7 @@ function settings(folder: string, steps: number) {
       run: { folder, steps, save_every: 0, seed: 3 },
       data: { path: PICTURES, size: 16, crop: "random", flip: true },
       optimizer: { batch: 2, ema: 0.9, lr: 1e-3, accumulate: 2 },
-      autoencoder: { f: 2, width: 8, groups: 4, layers: 1, channels: 3 },
+      autoencoder: { f: 2, width: 8, groups: 4, layers: 1, channels: 3, perceptual },
       discriminator: { width: 8, layers: 1, start: 3 },
       sample: { every: 0, count: 2 },
     },
@@ -33,8 +34,9 @@ async function train(
   steps: number,
   more: Partial<LoopOptions> = {},
   spoil?: (examples: readonly ReadyExample[], step: number) => void,
+  perceptual?: string,
 ): Promise<TrainingEvent[]> {
-  const config = settings(folder, steps);
+  const config = settings(folder, steps, perceptual);
   await using device = await openDevice();
   using dataset = await openDataset(PICTURES);
   const { data } = config;
@@ -129,13 +131,21 @@ Deno.test("runCourse skips the step of a spoilt example, says so, and goes on", 
   });
 });
 
-Deno.test("runCourse stops with a checkpoint when it is told to", async () => {
+Deno.test("runCourse stops with a checkpoint when it is told to; parts of the loss are noted and drawn", async () => {
   await inFolder(async (folder) => {
     const controller = new AbortController();
-    const events = await train(folder, 9, { signal: controller.signal }, (_, step) => {
+    const stop = (_: unknown, step: number) => {
       if (step === 2) controller.abort();
-    });
+    };
+    const weights = join(FIXTURES, "goldens/lpips_vgg.safetensors");
+    const events = await train(folder, 9, { signal: controller.signal }, stop, weights);
     assert.deepEqual(events.at(-1), { kind: "stopped", step: 2 });
     assert.ok(await stateAt(folder, 2));
+    const [{ loss, losses }] = parseRecords(Deno.readTextFileSync(join(folder, "log.ndjson")));
+    const { pixel, perceptual, regularisation } = losses ?? {};
+    assert.ok(loss && pixel && perceptual && regularisation);
+    assert.ok(Math.abs(loss - (pixel + perceptual + 1e-6 * regularisation)) < 1e-5 * loss);
+    const drawn = Deno.readTextFileSync(join(folder, "loss.svg"));
+    for (const name of ["loss", "pixel", "perceptual"]) assert.ok(drawn.includes(`>${name} `));
   });
 });
