@@ -12,6 +12,8 @@ import { FormatError } from "../base/errors.ts";
 import { type Shape, show, sizeOf } from "../base/shape.ts";
 import { toOriginal } from "./keys.ts";
 import {
+  floatTensor,
+  type FloatType,
   SafetensorsFile,
   type TensorData,
   type TensorEntry,
@@ -310,14 +312,17 @@ export interface LoraLayerData {
 export const LORA_NAMINGS = ["kohya", "diffusers"] as const;
 export type LoraNaming = (typeof LORA_NAMINGS)[number];
 
-const bytesOf = ({ buffer, byteOffset, byteLength }: Float32Array<ArrayBuffer>) =>
-  new Uint8Array(buffer, byteOffset, byteLength);
-
 /** The tensors of a layer under the names of each kind of tool. `twoEncoders`: the model is an SDXL. */
 const WRITERS: Readonly<
-  Record<LoraNaming, (layer: LoraLayerData, twoEncoders: boolean) => TensorData[]>
+  Record<
+    LoraNaming,
+    (
+      layer: LoraLayerData,
+      options: { readonly twoEncoders: boolean; readonly dtype: FloatType },
+    ) => TensorData[]
+  >
 > = {
-  kohya({ component, name, down, up, alpha }, twoEncoders) {
+  kohya({ component, name, down, up, alpha }, { twoEncoders, dtype }) {
     const prefix = {
       unet: "lora_unet",
       text_encoder: twoEncoders ? "lora_te1" : "lora_te",
@@ -325,34 +330,35 @@ const WRITERS: Readonly<
     }[component];
     const layer = `${prefix}_${name.replaceAll(".", "_")}`;
     return [
-      { name: `${layer}.lora_down.weight`, dtype: "F32", ...down, data: bytesOf(down.data) },
-      { name: `${layer}.lora_up.weight`, dtype: "F32", ...up, data: bytesOf(up.data) },
-      { name: `${layer}.alpha`, dtype: "F32", shape: [], data: bytesOf(Float32Array.of(alpha)) },
+      floatTensor(`${layer}.lora_down.weight`, down.shape, down.data, dtype),
+      floatTensor(`${layer}.lora_up.weight`, up.shape, up.data, dtype),
+      floatTensor(`${layer}.alpha`, [], Float32Array.of(alpha), dtype),
     ];
   },
   // its readers take α for the rank, so that the scale is put into a matrix
-  diffusers({ component, name, down, up, alpha }) {
+  diffusers({ component, name, down, up, alpha }, { dtype }) {
     const scale = alpha / down.shape[0];
     const scaled = scale === 1 ? up.data : up.data.map((value) => value * scale);
     const layer = `${component}.${name}`;
     return [
-      { name: `${layer}.lora_A.weight`, dtype: "F32", ...down, data: bytesOf(down.data) },
-      { name: `${layer}.lora_B.weight`, dtype: "F32", ...up, data: bytesOf(scaled) },
+      floatTensor(`${layer}.lora_A.weight`, down.shape, down.data, dtype),
+      floatTensor(`${layer}.lora_B.weight`, up.shape, scaled, dtype),
     ];
   },
 };
 
-/** Writes a LoRA whole, f32. Throws `FileError`. */
+/** Writes a LoRA whole. Throws `FileError`. */
 export async function writeLora(
   path: string,
   layers: readonly LoraLayerData[],
   options: {
     readonly naming: LoraNaming;
     readonly twoEncoders: boolean;
+    readonly dtype: FloatType;
     readonly metadata: Readonly<Record<string, string>>;
   },
 ): Promise<void> {
-  const { naming, twoEncoders, metadata } = options;
-  const tensors = layers.flatMap((layer) => WRITERS[naming](layer, twoEncoders));
+  const { naming, metadata } = options;
+  const tensors = layers.flatMap((layer) => WRITERS[naming](layer, options));
   await writeSafetensors(path, tensors, { format: "pt", ...metadata });
 }

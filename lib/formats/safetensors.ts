@@ -4,7 +4,7 @@
  * bytes, row-major, little-endian, without holes or overlaps. A file is checked completely when it
  * is opened; tensors are then read one by one by offset.
  */
-import { type DType, fromBf16, fromF16 } from "../base/dtype.ts";
+import { type DType, fromBf16, fromF16, toF16 } from "../base/dtype.ts";
 import { FormatError } from "../base/errors.ts";
 import { type Shape, show, sizeOf } from "../base/shape.ts";
 import { fileError, writeWhole } from "./files.ts";
@@ -500,6 +500,22 @@ export interface TensorData {
   readonly shape: Shape;
   /** Its values, row-major; made when its turn comes where it is a function, so that only one is in memory. */
   readonly data: Uint8Array | (() => Uint8Array | Promise<Uint8Array>);
+}
+
+/** Types that floats can be written as. */
+export const FLOAT_TYPES = ["f32", "f16"] as const;
+export type FloatType = (typeof FLOAT_TYPES)[number];
+
+/** A tensor of floats, rounded to what it is to be written as. */
+export function floatTensor(
+  name: string,
+  shape: Shape,
+  values: Float32Array<ArrayBuffer>,
+  dtype: FloatType = "f32",
+): TensorData {
+  const { buffer, byteOffset, byteLength } = dtype === "f16" ? toF16(values) : values;
+  const data = new Uint8Array(buffer, byteOffset, byteLength);
+  return { name, dtype: dtype === "f16" ? "F16" : "F32", shape, data };
 }
 
 /**

@@ -64,14 +64,13 @@ export function folderTokenizer(files: TokenizerFiles): ClipTokenizer {
 
 /** The tokenizer with CLIP's own vocabulary, for checkpoints that carry none. SD 1 pads with the end token, SD 2 with "!". */
 export function clipTokenizer(padding: "<|endoftext|>" | "!"): ClipTokenizer {
-  const merges = parseMerges(CLIP_MERGES);
   const special = [
     { content: START, normalized: true },
     { content: END, normalized: true },
     { content: END, normalized: true },
     { content: padding, normalized: false },
   ];
-  return build(vocabularyOf(merges), merges, special, 77);
+  return build(vocabularyOf(CLIP_MERGES), CLIP_MERGES, special, 77);
 }
 
 /** A token that is looked for before byte-pair encoding: in the text as it is or as normalised. Of two alike, the later counts. */

@@ -1,13 +1,18 @@
 /** CLIP's tokenizer as the files of a diffusers folder. */
 
 import type { TokenizerFiles } from "./tokenizer.ts";
-import { CLIP_MERGES, END, START, vocabularyOf } from "./vocabulary.ts";
+import { BARE_TOKENS, CLIP_MERGES, CLIP_TOKENS, END, START, vocabularyOf } from "./vocabulary.ts";
 
-/** The built-in vocabulary for prompts of `length` tokens, which are filled up with the token `padding`. */
-export function clipTokenizerFiles(length: number, padding: string): Required<TokenizerFiles> {
-  const merges = CLIP_MERGES.split("\n").filter((line) =>
-    line !== "" && !line.startsWith("#version")
-  );
+/**
+ * The built-in vocabulary for prompts of `length` tokens, which are filled up with the token `padding`. A smaller one of
+ * `tokens` keeps the most frequent, and spells other words with them.
+ */
+export function clipTokenizerFiles(
+  length: number,
+  padding: string,
+  tokens = CLIP_TOKENS,
+): Required<TokenizerFiles> {
+  const merges = CLIP_MERGES.slice(0, tokens - BARE_TOKENS);
   const special = (content: string) => ({
     content,
     lstrip: false,
@@ -23,7 +28,7 @@ export function clipTokenizerFiles(length: number, padding: string): Required<To
   };
   return {
     vocab: JSON.stringify(vocabularyOf(merges)),
-    merges: CLIP_MERGES,
+    merges: ["#version: 0.2", ...merges, ""].join("\n"),
     specialTokens,
     config: {
       add_prefix_space: false,

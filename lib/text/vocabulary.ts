@@ -10,8 +10,15 @@ export const END_OF_WORD = "</w>";
 export const START = "<|startoftext|>";
 export const END = "<|endoftext|>";
 
-/** The built-in merges.txt: 48,894 lines after its version. */
-export const CLIP_MERGES: string = merges;
+/** The built-in merges: 48,894 lines "a b", the most frequent first. */
+export const CLIP_MERGES: readonly string[] = merges.split("\n").filter((line) =>
+  line !== "" && !line.startsWith("#version")
+);
+
+/** Tokens of a vocabulary without merges: bytes, bytes that end a word, start and end. */
+export const BARE_TOKENS = 514;
+/** Tokens of CLIP's vocabulary. */
+export const CLIP_TOKENS: number = BARE_TOKENS + CLIP_MERGES.length;
 
 /**
  * The token ids that belong to merges: 256 bytes, 256 bytes that end a word, a token for each merge, start and end.

@@ -289,7 +289,10 @@ export class AutoencoderCourse implements Course, Disposable {
     const variance = latents.reduce((sum, value) => sum + (value - mean) ** 2, 0) / latents.length;
     const scalingFactor = 1 / Math.sqrt(Math.max(variance, 1e-12));
     const json = vaeJson({ ...this.config, scalingFactor }, this.#settings.data.size);
-    await saveComponent(join(folder, "vae"), json, this.trainers.vae, "vae", this.#best);
+    await saveComponent(join(folder, "vae"), json, this.trainers.vae, "vae", {
+      from: this.#best,
+      dtype: this.#settings.run.dtype,
+    });
   }
 
   [Symbol.dispose](): void {

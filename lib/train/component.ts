@@ -3,7 +3,12 @@
 import { join } from "node:path";
 import type { Picture } from "../base/picture.ts";
 import { fileError, writeWhole } from "../formats/files.ts";
-import { type TensorData, writeSafetensors } from "../formats/safetensors.ts";
+import {
+  floatTensor,
+  type FloatType,
+  type TensorData,
+  writeSafetensors,
+} from "../formats/safetensors.ts";
 import { checkpointShape, type ManifestEntry } from "../nn/params.ts";
 import type { Trainer } from "./trainer.ts";
 
@@ -58,16 +63,15 @@ export async function weightsOf(
 }
 
 /** Weights under `scope` as a checkpoint has them, the scope cut off their names. */
-export function tensorsUnder(scope: string, weights: readonly Weight[]): TensorData[] {
+export function tensorsUnder(
+  scope: string,
+  weights: readonly Weight[],
+  dtype: FloatType,
+): TensorData[] {
   return weights.filter(({ entry }) => entry.name.startsWith(`${scope}.`)).map(
     ({ entry, values }) => {
       const data = entry.role === "conv" ? toCheckpoint(values, entry.shape) : values;
-      return {
-        name: entry.name.slice(scope.length + 1),
-        dtype: "F32",
-        shape: checkpointShape(entry),
-        data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
-      };
+      return floatTensor(entry.name.slice(scope.length + 1), checkpointShape(entry), data, dtype);
     },
   );
 }
@@ -79,7 +83,7 @@ export const WEIGHT_FILES = {
 } as const;
 
 /**
- * Writes the trainer's parameters under `scope` into a folder, f32, the scope cut off their names. Each file is written
+ * Writes the trainer's parameters under `scope` into a folder, the scope cut off their names. Each file is written
  * whole. Throws `FileError`.
  */
 export async function saveComponent(
@@ -87,9 +91,9 @@ export async function saveComponent(
   config: Readonly<Record<string, unknown>>,
   trainer: Trainer,
   scope: string,
-  from: "weight" | "average",
+  { from, dtype }: { readonly from: "weight" | "average"; readonly dtype: FloatType },
 ): Promise<void> {
-  const tensors = tensorsUnder(scope, await weightsOf(trainer, from));
+  const tensors = tensorsUnder(scope, await weightsOf(trainer, from), dtype);
   await writeComponent(folder, config, tensors, WEIGHT_FILES.diffusers);
 }
 

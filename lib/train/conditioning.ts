@@ -2,6 +2,7 @@
 
 import { join } from "node:path";
 import { FormatError } from "../base/errors.ts";
+import type { FloatType } from "../formats/safetensors.ts";
 import type { Device } from "../gpu/device.ts";
 import { type ConditionerConfig, conditionerJson } from "../models/conditioner.ts";
 import { tensorsUnder, type Weight, WEIGHT_FILES, writeComponent } from "./component.ts";
@@ -27,7 +28,7 @@ import {
 /** Dispose of it to free what it holds. */
 export interface Conditioning extends Conditioner, Disposable {
   /** Writes what making pictures needs of it, and says what it is. Throws `FileError`. */
-  save(folder: string, weights: readonly Weight[]): Promise<Pipeline>;
+  save(folder: string, weights: readonly Weight[], dtype: FloatType): Promise<Pipeline>;
 }
 
 /** A conditioner and how it is saved. */
@@ -69,9 +70,9 @@ export async function openConditioning(
     tokens: all.tokens,
     context: all.context,
     inputs: all.inputs,
-    async save(folder, weights) {
+    async save(...what) {
       let pipeline: Pipeline = {};
-      for (const { save } of parts) pipeline = { ...pipeline, ...await save(folder, weights) };
+      for (const { save } of parts) pipeline = { ...pipeline, ...await save(...what) };
       return pipeline;
     },
     [Symbol.dispose]: () => held[Symbol.dispose](),
@@ -87,8 +88,8 @@ function learntPart(config: ConditionerConfig): Part {
     ...(parts.length === 0 ? silent(config.width) : together(parts)),
     width: config.width,
     widthOf: "unet.context",
-    async save(folder, weights) {
-      const tensors = tensorsUnder(CONDITIONER, weights);
+    async save(folder, weights, dtype) {
+      const tensors = tensorsUnder(CONDITIONER, weights, dtype);
       const path = join(folder, CONDITIONER);
       await writeComponent(path, conditionerJson(config), tensors, WEIGHT_FILES.diffusers);
       return { conditioner: ["ldm", "Conditioner"] };
@@ -109,9 +110,9 @@ function textPart(settings: DiffusionConfig): Part {
     ...textConditioner(config, tokenizer),
     width: config.width,
     widthOf: "text.width",
-    async save(folder, weights) {
+    async save(folder, weights, dtype) {
       const path = join(folder, TEXT_ENCODER);
-      const tensors = tensorsUnder(TEXT_ENCODER, weights);
+      const tensors = tensorsUnder(TEXT_ENCODER, weights, dtype);
       await writeComponent(path, clipJson(config, tokenizer), tensors, WEIGHT_FILES.transformers);
       await writeTokenizer(files, folder);
       return TEXT_PIPELINE;

@@ -9,6 +9,7 @@ import { PREDICTIONS } from "../diffusion/denoiser.ts";
 import { BOX_ORDERS } from "../formats/boxes.ts";
 import { LORA_NAMINGS } from "../formats/lora.ts";
 import { FILTER_NAMES } from "../formats/resample.ts";
+import { FLOAT_TYPES } from "../formats/safetensors.ts";
 import {
   choice,
   flag,
@@ -23,6 +24,7 @@ import {
   text,
   whole,
 } from "../formats/settings.ts";
+import { BARE_TOKENS, CLIP_TOKENS } from "../text/vocabulary.ts";
 
 const positive = { least: 1 } as const;
 const notNegative = { least: 0 } as const;
@@ -34,6 +36,7 @@ const run = {
   steps: whole(10_000, positive, "how often the weights are changed"),
   save_every: whole(1000, notNegative, "steps from one checkpoint to the next; 0: only at the end"),
   keep: whole(2, notNegative, "how many checkpoints are kept; 0: all"),
+  dtype: choice(FLOAT_TYPES, "f32", "of the weights that are left in the end"),
 };
 
 const data = (size: number) => ({
@@ -142,6 +145,11 @@ const conditioners = {
   text: {
     ...transformer(12),
     length: whole(77, { least: 2 }, "tokens of a prompt"),
+    vocabulary: whole(
+      CLIP_TOKENS,
+      { least: BARE_TOKENS, most: CLIP_TOKENS },
+      "tokens: CLIP's most frequent; rarer words are spelled",
+    ),
   },
   clip: {
     path: text("", "a checkpoint with the text encoder and tokenizer that are used"),

@@ -313,16 +313,22 @@ export class DiffusionCourse implements Course, Disposable {
 
   /** Writes everything that making pictures needs: `unet/`, `vae/`, `scheduler/`, what conditions, and `model_index.json`. */
   async save(folder: string): Promise<void> {
-    const { settings: { diffusion, concat }, beside, conditioning, frozen, trainer } = this.#parts;
+    const {
+      settings: { run: { dtype }, diffusion, concat },
+      beside,
+      conditioning,
+      frozen,
+      trainer,
+    } = this.#parts;
     const weights = [...await weightsOf(trainer, this.#best), ...frozen.weights];
-    const tensors = tensorsUnder("unet", weights);
+    const tensors = tensorsUnder("unet", weights, dtype);
     const json = unetJson(this.config);
     await writeComponent(join(folder, "unet"), json, tensors, WEIGHT_FILES.diffusers);
     const vae = await copyFirstStage(diffusion.first_stage, folder);
     await makeFolder(join(folder, "scheduler"));
     const scheduler = join(folder, "scheduler", "scheduler_config.json");
     await writeJson(scheduler, schedulerJson(diffusion));
-    const told = await conditioning.save(folder, weights);
+    const told = await conditioning.save(folder, weights, dtype);
     const components = {
       ...told,
       scheduler: ["diffusers", "DDIMScheduler"],

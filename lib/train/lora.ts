@@ -263,6 +263,7 @@ export class LoraCourse implements Course, Disposable {
     await writeLora(join(folder, fileOf(names, folder)), layersData(weights, alpha || rank), {
       naming: names,
       twoEncoders: base.textEncoders.size > 1,
+      dtype: settings.run.dtype,
       metadata: metadataOf(settings, base.family, basename(resolve(folder))),
     });
   }

@@ -39,12 +39,12 @@ export function textConfigOf(
   };
 }
 
-/** CLIP's vocabulary for prompts as long as settings say. */
+/** CLIP's vocabulary, or its beginning, for prompts as long as settings say. */
 export function textTokenizerOf({ text }: Pick<DiffusionConfig, "text">): {
   readonly tokenizer: ClipTokenizer;
   readonly files: Required<TokenizerFiles>;
 } {
-  const files = clipTokenizerFiles(text.length, END);
+  const files = clipTokenizerFiles(text.length, END, text.vocabulary);
   return { tokenizer: folderTokenizer(files), files };
 }
 

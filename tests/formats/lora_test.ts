@@ -91,7 +91,7 @@ for (const naming of LORA_NAMINGS) {
     ];
     await inFile(async (path) => {
       const metadata = { ss_network_dim: "2" };
-      await writeLora(path, layers, { naming, twoEncoders: false, metadata });
+      await writeLora(path, layers, { naming, twoEncoders: false, dtype: "f32", metadata });
       using file = await LoraFile.open(path);
       assert.equal(file.size, 3);
       assert.equal(file.metadata.get("ss_network_dim"), "2");
@@ -104,6 +104,11 @@ for (const naming of LORA_NAMINGS) {
           nmse(read.up.map((v) => v * scale), up.data.map((v) => v * alpha / rank)) < 1e-13,
         );
       }
+      await writeLora(path, layers, { naming, twoEncoders: false, dtype: "f16", metadata });
+      using half = await LoraFile.open(path);
+      const [{ component, name, down }] = layers;
+      const found = half.layersOf(component, await shapesOf(component)).get(name);
+      assert.deepEqual((await found?.read())?.down, Float32Array.from(down.data, Math.f16round));
     });
   });
 }

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { FormatError } from "../../lib/base/errors.ts";
 import { type ClipTokenizer, clipTokenizer, folderTokenizer } from "../../lib/text/tokenizer.ts";
-import { CLIP_MERGES, vocabularyOf } from "../../lib/text/vocabulary.ts";
+import { clipTokenizerFiles } from "../../lib/text/tokenizer_files.ts";
+import { BARE_TOKENS, CLIP_MERGES, END, vocabularyOf } from "../../lib/text/vocabulary.ts";
 
 interface Golden {
   readonly pads: Record<string, number>;
@@ -78,8 +79,17 @@ Deno.test("tokenize counts what it keeps and tells what it cut", () => {
 });
 
 Deno.test("vocabularyOf makes CLIP's vocab.json from its merges", async () => {
-  const merges = CLIP_MERGES.split("\n").slice(1, -1);
-  assert.deepEqual(vocabularyOf(merges), JSON.parse(await read("clip/vocab.json")));
+  assert.deepEqual(vocabularyOf(CLIP_MERGES), JSON.parse(await read("clip/vocab.json")));
+});
+
+Deno.test("clipTokenizerFiles of fewer tokens keep frequent words whole and spell the others", () => {
+  const small = folderTokenizer(clipTokenizerFiles(16, END, BARE_TOKENS + 2000));
+  assert.deepEqual([small.length, small.end], [16, BARE_TOKENS + 2000 - 1]);
+  const pieces = (text: string) => small.encode(text).map((id) => small.piece(id));
+  assert.deepEqual(pieces("red"), ["red</w>"]);
+  const spelled = pieces("hippopotamus");
+  assert.ok(spelled.length > 1, spelled.join(" "));
+  assert.equal(spelled.join(""), "hippopotamus</w>");
 });
 
 Deno.test("folderTokenizer refuses files that make no tokenizer, by name", async () => {
