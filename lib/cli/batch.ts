@@ -10,6 +10,7 @@ import {
   addDrawingOptions,
   type Draw,
   type DrawingOptions,
+  drawingOptions,
   type Encode,
   outputOf,
   withDrawing,
@@ -20,11 +21,8 @@ import { newCommand, parse, progressOptions } from "./options.ts";
 import type { Output } from "./output.ts";
 import { type Progress, progressTo } from "./progress.ts";
 import { isInShard, parseShard, type Shard, thisCluster } from "./shard.ts";
+import { checkDrawBoxes } from "./telling.ts";
 import { printJson, writeStderr } from "./terminal.ts";
-
-interface Options extends DrawingOptions {
-  readonly shard?: string;
-}
 
 export async function batch(argv: readonly string[]): Promise<number> {
   const command = newCommand(
@@ -35,9 +33,10 @@ export async function batch(argv: readonly string[]): Promise<number> {
     .option("--shard <i/n>", "every n-th line from the i-th; auto under Slurm and Kubernetes");
   addDrawingOptions(command);
   parse(command, argv);
-  const options = command.opts<Options>();
+  const options = await drawingOptions(command);
+  const { shard: which } = command.opts<{ readonly shard?: string }>();
   const [source] = command.args;
-  const shard = options.shard === undefined ? WHOLE : parseShard(options.shard, thisCluster());
+  const shard = which === undefined ? WHOLE : parseShard(which, thisCluster());
   return await drawAll(source, options, { shard, isKept: true });
 }
 
@@ -68,6 +67,7 @@ export async function drawAll(
   }
   const mine = jobs.filter(({ item }) => isInShard(item, shard));
   checkOutput(options, mine, shard);
+  if (jobs.length > 0) checkDrawBoxes(options, jobs.map(({ recipe }) => recipe));
   const tell = faultTeller(options, name, progress);
   const badOnes = bad.filter(({ item }) => isInShard(item, shard));
   for (const each of badOnes) await tell(each, each.message);

@@ -34,11 +34,14 @@ import {
   requestOf,
 } from "./request.ts";
 import { type FileOptions, saver, saving } from "./saving.ts";
+import { addToldOptions, boxDrawer, readTold, type ToldOptions } from "./telling.ts";
 import { addWatchOptions, checkWatch, openWatch, type WatchOptions } from "./watching.ts";
 
 /** Options of every command that makes pictures. */
 export interface DrawingOptions
   extends PictureOptions, PromptOptions, LoraOptions, ModelOptions, SaveOptions, WatchOptions {
+  /** A copy of each picture with its boxes. */
+  readonly drawBoxes?: true;
   readonly tokenizer?: string;
   /** False with --no-metadata. */
   readonly metadata: boolean;
@@ -53,7 +56,7 @@ export const USUAL_OUTPUT = "{index}-{seed}.png";
 
 /** Adds the options of `DrawingOptions`. */
 export function addDrawingOptions(command: Command): Command {
-  addLoraOptions(addPromptOptions(addPictureOptions(command)))
+  addLoraOptions(addPromptOptions(addToldOptions(addPictureOptions(command))))
     .option("--tokenizer <folder>", "vocab.json and merges.txt (default: the checkpoint's)")
     .option("--no-metadata", "no generation parameters in the picture")
     .option("--model-hash", "put the checkpoint's hash into the picture; reads all of it first")
@@ -61,6 +64,13 @@ export function addDrawingOptions(command: Command): Command {
     .option("--quality <n>", "of a .jpg (default: 95)", integer("--quality", 1, 100));
   addWatchOptions(command);
   return addReportOptions(addModelOptions(addSaveOptions(command, USUAL_OUTPUT)));
+}
+
+/** The options of a command that was parsed, with what lies in files. Throws `FileError` and `FormatError`. */
+export async function drawingOptions(command: Command): Promise<DrawingOptions> {
+  type Typed = Omit<DrawingOptions, "label" | "boxes"> & ToldOptions;
+  const { class: label, box, boxes, ...options } = command.opts<Typed>();
+  return { ...options, ...await readTold(defined({ class: label, box, boxes })) };
 }
 
 function bits(text: string): 8 | 16 {
@@ -177,6 +187,7 @@ export async function withDrawing(
         const all = [
           ...listenersOf(options, path, progress, pace, about),
           ...watch.listeners,
+          ...(options.drawBoxes ? [boxDrawer()] : []),
           ...listeners,
         ];
         const events = saving(inTurn(requestsOf(recipe, isResolved), make), save);

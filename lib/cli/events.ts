@@ -30,6 +30,8 @@ export const EVENTS: Readonly<Record<string, About>> = {
       model: "the checkpoint's path",
       prompt: "",
       negativePrompt: "",
+      "label?": "the class that was asked for",
+      "boxes?": "what lies where: label, left, top, right, bottom",
       width: "pixels",
       height: "pixels",
       steps: "",

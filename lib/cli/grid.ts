@@ -98,7 +98,7 @@ export async function openSheets(
         format: "png",
         ...(first && makers && {
           infotext: infotextOf(first.settings, first, makers, entries),
-          graph: graphOf(first.settings, first, makers),
+          ...graphOf(first.settings, first, makers),
         }),
       });
       const path = await place.save({ index: 0, ...(first && { seed: first.seed }) }, bytes);

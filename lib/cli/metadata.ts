@@ -8,6 +8,7 @@ import {
   SAMPLER_LABELS,
   SCHEDULE_LABELS,
 } from "../diffusion/names.ts";
+import { showBoxes } from "../formats/boxes.ts";
 import { writeComfyGraph } from "../formats/comfyui.ts";
 import { writeInfotext } from "../formats/infotext.ts";
 import { OWN_KEYS } from "../formats/infotext_recipe.ts";
@@ -66,6 +67,8 @@ export function infotextOf(
       "RNG": settings.rng === "cpu" ? "CPU" : undefined,
       "Eta": settings.eta,
       "VAE Decoder": taesd && "TAESD",
+      [OWN_KEYS.label]: settings.label,
+      [OWN_KEYS.boxes]: settings.boxes && showBoxes(settings.boxes),
       [OWN_KEYS.taesd]: taesd && fileName(taesd),
       [OWN_KEYS.guidanceRescale]: guidanceRescale > 0 ? guidanceRescale : undefined,
       [OWN_KEYS.samplerRng]: samplerRng?.toUpperCase(),
@@ -95,11 +98,19 @@ const COMFYUI_TEXT: Readonly<Record<Weighting, (prompt: string) => string>> = {
   none: (prompt) => prompt.replaceAll(/[()]/g, (bracket) => `\\${bracket}`),
 };
 
-/** ComfyUI's graph of the picture: its nearest sampler, and prompts whose brackets mean there what they meant here. */
-export function graphOf(settings: Settings, { seed }: Place, { files }: Makers): string {
-  const { sampler, schedule, weighting } = settings;
+/**
+ * ComfyUI's graph of the picture: its nearest sampler, and prompts whose brackets mean there what they meant here. None of a
+ * picture of a class or with boxes, which no node there can ask for.
+ */
+export function graphOf(
+  settings: Settings,
+  { seed }: Place,
+  { files }: Makers,
+): { readonly graph?: string } {
+  const { sampler, schedule, weighting, label, boxes } = settings;
+  if (label !== undefined || boxes !== undefined) return {};
   const text = COMFYUI_TEXT[weighting];
-  return writeComfyGraph({
+  const graph = writeComfyGraph({
     ...settings,
     prompt: text(settings.prompt),
     negativePrompt: text(settings.negativePrompt),
@@ -109,4 +120,5 @@ export function graphOf(settings: Settings, { seed }: Place, { files }: Makers):
     sampler: COMFYUI_SAMPLERS[sampler],
     schedule: COMFYUI_SCHEDULES[schedule ?? "discrete"],
   });
+  return { graph };
 }

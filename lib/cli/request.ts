@@ -10,15 +10,12 @@ import type { TextToImage } from "../pipelines/text_to_image.ts";
 import { choice, decimal, integer, type ModelOptions } from "./options.ts";
 
 /** What describes a picture on the command line; what was not given is undefined. */
-export type PictureOptions = Omit<
-  Recipe,
-  "prompt" | "label" | "boxes" | "batchIndex" | "zeroNegative"
->;
+export type PictureOptions = Omit<Recipe, "prompt" | "batchIndex" | "zeroNegative">;
 
 const WEIGHTINGS = ["a1111", "comfy", "none"] as const satisfies readonly Weighting[];
 const SEED_MAX = 2 ** 32 - 1;
 
-/** Adds the options of `PictureOptions`. None has a default, so that what was given can be told from what was not. */
+/** Adds the options of `PictureOptions`, class and boxes left out. None has a default, so that what was given can be told from what was not. */
 export function addPictureOptions(command: Command): Command {
   return command
     .option("-n, --negative-prompt <text>", 'what not to show (default: "")')

@@ -6,6 +6,7 @@ import { parseSampler, parseSchedule } from "../diffusion/names.ts";
 import { fileError } from "../formats/files.ts";
 import { decodePicture, pngDepth } from "../formats/png.ts";
 import {
+  defined,
   type FileRole,
   type Recipe,
   type Remembered,
@@ -14,16 +15,13 @@ import {
 } from "../formats/recipe.ts";
 import { readRecipe } from "../formats/remember.ts";
 import type { MatchName } from "../pipelines/events.ts";
-import { addDrawingOptions, type DrawingOptions, withDrawing } from "./drawing.ts";
+import { addDrawingOptions, type DrawingOptions, drawingOptions, withDrawing } from "./drawing.ts";
 import { hashOf } from "./model_hash.ts";
 import { newCommand, parse, progressOptions } from "./options.ts";
 import { progressTo } from "./progress.ts";
 import { overlay } from "./request.ts";
+import { checkDrawBoxes } from "./telling.ts";
 import { printJson } from "./terminal.ts";
-
-interface Options extends DrawingOptions {
-  readonly prompt?: string;
-}
 
 /** Whose conventions come nearest to a tool's; our own pictures say themselves. */
 const NEAREST: Readonly<Record<Tool, MatchName | undefined>> = {
@@ -44,7 +42,7 @@ export async function rerun(argv: readonly string[]): Promise<number> {
   );
   parse(command, argv);
   const [path] = command.args;
-  const options = command.opts<Options>();
+  const options = await drawingOptions(command);
   const bytes = await Deno.readFile(path).catch((error) => {
     throw fileError("read the picture", path, error);
   });
@@ -62,10 +60,13 @@ export async function rerun(argv: readonly string[]): Promise<number> {
   }
   const match = NEAREST[remembered.tool];
   // a picture's own prompts have had their choices made, and may hold braces that are none
-  const { prompt, negativePrompt, style, wildcards } = options;
+  const { negativePrompt, style, wildcards } = options;
+  const { prompt } = command.opts<{ readonly prompt?: string }>();
   const isResolved = [prompt, negativePrompt, style, wildcards].every((one) => one === undefined);
   const dtype = options.dtype ?? remembered.dtype;
   const bits = options.bits ?? (pngDepth(bytes) === 16 ? 16 : 8);
+  const asked = overlay({ ...(match && { match }) }, known.recipe, options, defined({ prompt }));
+  checkDrawBoxes(options, [asked]);
   await withDrawing(
     {
       ...options,
@@ -74,7 +75,7 @@ export async function rerun(argv: readonly string[]): Promise<number> {
       ...(dtype && { dtype }),
       ...(hash !== undefined && { modelHash: hash }),
     },
-    (draw) => draw(overlay({ ...(match && { match }) }, known.recipe, options), { isResolved }),
+    (draw) => draw(asked, { isResolved }),
   );
   return 0;
 }
@@ -134,7 +135,7 @@ type Files = { -readonly [Role in FileRole]?: string };
  */
 async function filesOf(
   { files, tuned }: Remembered,
-  options: Options,
+  options: DrawingOptions,
   picture: string,
 ): Promise<{ model: string; found: Files; missing: readonly string[] }> {
   const found: Files = {};

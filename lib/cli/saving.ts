@@ -60,7 +60,8 @@ export function saver(
   return async (event) => {
     const { index, seed, settings } = event;
     const bytes = await pictureBytes(event, file, output.extension);
-    const fields = { index: firstIndex + index, seed, prompt: settings.prompt };
+    const { prompt, label = "" } = settings;
+    const fields = { index: firstIndex + index, seed, prompt: prompt || label };
     return await output.save(fields, bytes, earlier(index));
   };
 }
@@ -77,7 +78,7 @@ export function pictureBytes(
     ...(quality !== undefined && { quality }),
     ...(makers && {
       infotext: infotextOf(settings, event, makers),
-      graph: graphOf(settings, event, makers),
+      ...graphOf(settings, event, makers),
     }),
   });
 }

@@ -3,9 +3,10 @@
  * from texts to axes and from axes to the cells of tables.
  */
 
-import { UsageError } from "../base/errors.ts";
 import { parseCsv } from "../base/csv.ts";
+import { FormatError, UsageError } from "../base/errors.ts";
 import { parseSampler, parseSchedule } from "../diffusion/names.ts";
+import { readBoxes } from "../formats/boxes.ts";
 import type { Recipe } from "../formats/recipe.ts";
 import { MATCH_NAMES } from "../pipelines/events.ts";
 import { choice, decimal, integer } from "./options.ts";
@@ -98,6 +99,8 @@ const KINDS: Readonly<Record<string, Kind>> = {
   "rng": word("RNG", (text) => ({ rng: rng(text) })),
   "weighting": word("Weighting", (text) => ({ weighting: weighting(text) })),
   "match": word("Match", (text) => ({ match: match(text) })),
+  "class": { ...word("Class", (text) => ({ label: text })), isPlain: true },
+  "boxes": { ...word("Boxes", boxesOf), isPlain: true },
   "prompt": { label: "Prompt S/R", isPlain: true, read: replaced },
   "negative-prompt": {
     ...word("Negative prompt", (text) => ({ negativePrompt: text })),
@@ -112,6 +115,7 @@ const ALIASES: Readonly<Record<string, string>> = {
   "w": "width",
   "h": "height",
   "n": "negative-prompt",
+  "box": "boxes",
 };
 
 function sizeOf(text: string): Partial<Recipe> {
@@ -120,6 +124,15 @@ function sizeOf(text: string): Partial<Recipe> {
     return { width: Number(width), height: Number(height) };
   }
   throw new UsageError(`Cannot use --sweep size "${text}": pixels as in 512x768 were needed`);
+}
+
+function boxesOf(text: string): Partial<Recipe> {
+  try {
+    return { boxes: readBoxes(text) };
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error;
+    throw new UsageError(`Cannot use --sweep boxes: ${error.message}`);
+  }
 }
 
 /** AUTOMATIC1111's "Prompt S/R": the first value is searched for in the prompts, and each value put in its place. */

@@ -12,6 +12,7 @@ import { openOutput } from "./output.ts";
 import { progressTo } from "./progress.ts";
 import { openShow } from "./show.ts";
 import { type Axis, type Cell, parseSweep, sweepCells } from "./sweep.ts";
+import { checkDrawBoxes } from "./telling.ts";
 import { printJson, printLine, writeStderr } from "./terminal.ts";
 
 /** What came of a cell. */
@@ -43,6 +44,7 @@ export async function drawSweep(
   if (options.output === "-") {
     throw new UsageError("Cannot write the pictures of a sweep to stdout: -o - takes one");
   }
+  checkDrawBoxes(options, recipes);
   const file = await fileOptions(options, modelPath(options));
   const sheetOptions = { ...options, ...(grid !== undefined && { grid }) };
   checkGrid(sheetOptions);

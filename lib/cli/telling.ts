@@ -1,6 +1,7 @@
 /** What trained models are told beside a prompt: the class of a picture, and boxes of what lies where. */
 
 import type { Command } from "commander";
+import type { LabelledBox } from "../base/box.ts";
 import { UsageError } from "../base/errors.ts";
 import type { Picture } from "../base/picture.ts";
 import { parseBox, parseBoxes } from "../formats/boxes.ts";
@@ -10,49 +11,51 @@ import { encodePng } from "../formats/png.ts";
 import type { Recipe } from "../formats/recipe.ts";
 import type { Listener } from "./listening.ts";
 
+/** As they are typed. */
 export interface ToldOptions {
   readonly class?: string;
-  readonly box?: readonly string[];
+  readonly box?: readonly LabelledBox[];
   /** A file. */
   readonly boxes?: string;
-  readonly drawBoxes?: true;
 }
 
-/** Adds the options of `ToldOptions`. */
+/** Adds the options of `ToldOptions`, and --draw-boxes. */
 export function addToldOptions(command: Command): Command {
   return command
     .option("--class <name>", "what the picture is of, for models that know classes")
     .option(
       "--box <label@left,top,right,bottom>",
       "what lies where, in fractions of the picture, for models that read boxes; may be repeated",
-      (box: string, boxes: readonly string[] = []) => [...boxes, box],
+      (box: string, boxes: readonly LabelledBox[] = []) => [...boxes, parseBox(box)],
     )
     .option("--boxes <file>", "boxes as JSON")
     .option("--draw-boxes", "also a copy of the picture with the boxes drawn into it");
 }
 
-/** Class and boxes as a recipe has them. Throws `UsageError`, `FileError` and `FormatError`. */
+/** Class and boxes as a recipe has them. Throws `FileError` and `FormatError`. */
 export async function readTold(
-  { label, box = [], boxes: path, drawBoxes }: {
-    readonly label: string | undefined;
-    readonly box: readonly string[] | undefined;
-    /** A file. */
-    readonly boxes: string | undefined;
-    readonly drawBoxes: true | undefined;
-  },
+  { class: label, box = [], boxes: path }: ToldOptions,
 ): Promise<Pick<Recipe, "label" | "boxes">> {
-  const boxes = box.map((text) => parseBox(text));
-  if (path !== undefined) boxes.push(...parseBoxes(await readText(path), JSON.stringify(path)));
-  if (drawBoxes && boxes.length === 0) {
-    throw new UsageError("Cannot use --draw-boxes without boxes: give some with --box or --boxes");
-  }
-  return {
-    ...(label !== undefined && { label }),
-    ...(boxes.length > 0 && { boxes }),
-  };
+  const filed = path === undefined ? [] : parseBoxes(await readText(path), JSON.stringify(path));
+  const boxes = [...box, ...filed];
+  return { ...(label !== undefined && { label }), ...(boxes.length > 0 && { boxes }) };
 }
 
-/** Writes a copy of every picture with its boxes beside it, as `NAME.boxes.png`. */
+/** Throws `UsageError` where --draw-boxes has nothing to draw, or no place for it. */
+export function checkDrawBoxes(
+  { drawBoxes, output }: { readonly drawBoxes?: true; readonly output?: string },
+  recipes: readonly Recipe[],
+): void {
+  if (!drawBoxes) return;
+  if (recipes.every(({ boxes = [] }) => boxes.length === 0)) {
+    throw new UsageError("Cannot use --draw-boxes without boxes: give some with --box or --boxes");
+  }
+  if (output === "-") {
+    throw new UsageError("Cannot use --draw-boxes with -o -: its copy is a second picture");
+  }
+}
+
+/** Writes a copy of every picture that has boxes, with these drawn into it, beside it as `NAME.boxes.png`. */
 export function boxDrawer(): Listener {
   const pictures = new Map<number, Picture>();
   return async (event) => {
@@ -60,9 +63,10 @@ export function boxDrawer(): Listener {
     if (event.kind !== "saved") return;
     const picture = pictures.get(event.index);
     pictures.delete(event.index);
-    if (!picture) return;
+    const { boxes = [] } = event.settings;
+    if (!picture || boxes.length === 0) return;
     const path = event.path.replace(/\.\w+$/, "") + ".boxes.png";
-    await writeWhole(path, await encodePng(drawBoxes(picture, event.settings.boxes ?? [])));
+    await writeWhole(path, await encodePng(drawBoxes(picture, boxes)));
   };
 }
 

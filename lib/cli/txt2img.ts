@@ -3,16 +3,12 @@
 import { UsageError } from "../base/errors.ts";
 import { drawAll } from "./batch.ts";
 import { checkGrid } from "./grid.ts";
-import { addDrawingOptions, type DrawingOptions, withDrawing } from "./drawing.ts";
+import { addDrawingOptions, drawingOptions, withDrawing } from "./drawing.ts";
 import { newCommand, parse } from "./options.ts";
 import { mayDiffer } from "./prompting.ts";
 import { overlay } from "./request.ts";
 import { drawSweep } from "./sweeping.ts";
-import { addToldOptions, boxDrawer, readTold, type ToldOptions } from "./telling.ts";
-
-interface Options extends DrawingOptions, ToldOptions {
-  readonly sweep: readonly string[];
-}
+import { checkDrawBoxes } from "./telling.ts";
 
 function definition() {
   const command = newCommand("txt2img", "Makes a picture from a prompt.")
@@ -26,36 +22,30 @@ function definition() {
     (sweep: string, before: readonly string[]) => [...before, sweep],
     [],
   );
-  return addDrawingOptions(addToldOptions(command));
+  return addDrawingOptions(command);
 }
 
 export async function txt2img(argv: readonly string[]): Promise<number> {
   const command = definition();
   parse(command, argv);
-  const { sweep, class: label, box, boxes, drawBoxes, ...options } = command.opts<Options>();
+  const options = await drawingOptions(command);
+  const { sweep } = command.opts<{ readonly sweep: readonly string[] }>();
   const words = command.args;
   checkGrid(options);
-  const told = await readTold({ label, box, boxes, drawBoxes });
-  const isTold = told.label !== undefined || told.boxes !== undefined;
+  const isTold = options.label !== undefined || options.boxes !== undefined;
   if (words.length === 0 && !isTold) throw new UsageError("Nothing to draw: a prompt was needed");
   const isStdin = words.length === 1 && words[0] === "-";
   if (isStdin && sweep.length > 0) {
     throw new UsageError("Cannot sweep prompts from stdin: one prompt was needed, as an argument");
   }
   if (isStdin) return await drawAll("-", options);
-  const recipe = overlay(options, { prompt: words.join(" "), ...told });
+  const recipe = overlay(options, { prompt: words.join(" ") });
   if (sweep.length > 0) return await drawSweep(options, recipe, sweep);
   if (options.output === "-" && (options.batchCount ?? 1) > 1) {
     throw new UsageError("Cannot write several pictures to stdout: -o - takes one, leave out -b");
   }
-  if (options.output === "-" && drawBoxes) {
-    throw new UsageError("Cannot use --draw-boxes with -o -: its copy is a second picture");
-  }
+  checkDrawBoxes(options, [recipe]);
   const pictures = options.batchCount ?? 1;
-  const drawing = drawBoxes ? { listeners: [boxDrawer()] } : {};
-  await withDrawing(options, (draw) => draw(recipe, drawing), {
-    pictures,
-    several: mayDiffer(recipe),
-  });
+  await withDrawing(options, (draw) => draw(recipe), { pictures, several: mayDiffer(recipe) });
   return 0;
 }

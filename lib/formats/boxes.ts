@@ -19,23 +19,27 @@ export interface MarkedBox {
 /** How far beyond the picture a box may reach and is cut off, in fractions of a side: annotations are rounded. */
 const SLACK = 0.02;
 
+/** What a box is when it is written. */
+const NEEDED = "label@left,top,right,bottom was needed, in fractions of the picture, such as " +
+  "dog@0.1,0.2,0.6,0.9";
+
 /**
  * `label@left,top,right,bottom` in fractions of the picture. Throws `UsageError`, where `option` names what was given.
  */
 export function parseBox(text: string, option = "--box"): LabelledBox {
+  const box = readBox(text);
+  if (typeof box === "object") return box;
+  const why = box === undefined ? "" : `${box}; `;
+  throw new UsageError(`Cannot use ${option} ${JSON.stringify(text)}: ${why}${NEEDED}`);
+}
+
+/** A box of its text; what is wrong with it, or nothing where it is something else. */
+function readBox(text: string): LabelledBox | string | undefined {
   const at = text.lastIndexOf("@");
   const label = text.slice(0, Math.max(0, at)).trim();
   const words = text.slice(at + 1).split(",").map((word) => word.trim());
   const numbers = words.map((word) => word === "" ? NaN : Number(word));
-  const box = at < 0 || label === "" || numbers.length !== 4 ? undefined : boxOf(label, numbers);
-  if (typeof box === "object") return box;
-  const why = box === undefined ? "" : `${box}; `;
-  throw new UsageError(
-    `Cannot use ${option} ${
-      JSON.stringify(text)
-    }: ${why}label@left,top,right,bottom was needed, in ` +
-      `fractions of the picture, such as dog@0.1,0.2,0.6,0.9`,
-  );
+  return at < 0 || label === "" || numbers.length !== 4 ? undefined : boxOf(label, numbers);
 }
 
 /** Corners as a box, or what is wrong with them. */
@@ -46,40 +50,70 @@ function boxOf(label: string, numbers: readonly number[]): LabelledBox | string 
   return { label, left, top, right, bottom };
 }
 
+/** Boxes in one text, which {@link readBoxes} reads: `dog@0.1,0.2,0.6,0.9; cat@0,0,0.5,1`. */
+export function showBoxes(boxes: readonly LabelledBox[]): string {
+  return boxes.map(({ label, left, top, right, bottom }) =>
+    `${label}@${[left, top, right, bottom].join()}`
+  ).join("; ");
+}
+
+/** What stands between boxes; a semicolon in a label follows no numbers. */
+const BETWEEN = /(?<=@[^@;]*);/;
+
 /**
- * The boxes of a JSON file: a list, or an object with a list `boxes` or `objects`. Each is a text as {@link parseBox}
- * takes it, or an object with `label` and `box`: [left, top, right, bottom] in fractions. Throws `FormatError`.
+ * Boxes as settings have them: a text of one or several with semicolons between them, a list, or an object with a list
+ * `boxes` or `objects`; also as JSON in a text. Each is a text as {@link parseBox} takes it, or an object with `label` and
+ * `box`: [left, top, right, bottom] in fractions. Throws `FormatError`, a phrase that can follow a colon.
  */
-export function parseBoxes(text: string, name: string): LabelledBox[] {
-  const bad = (what: string) => new FormatError(`Cannot read the boxes of ${name}: ${what}`);
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch {
-    throw bad("it is not JSON");
+export function readBoxes(value: unknown): LabelledBox[] {
+  if (typeof value === "string") {
+    return /^\s*[[{].*[\]}]\s*$/s.test(value)
+      ? readBoxes(parsed(value))
+      : listed(value.split(BETWEEN));
   }
-  const list = isRecord(json) ? json.boxes ?? json.objects : json;
-  if (!Array.isArray(list)) throw bad("it holds no list of boxes");
-  return list.map((item: unknown, i) => {
-    const number = `number ${i + 1}`;
-    if (typeof item === "string") {
-      try {
-        return parseBox(item, number);
-      } catch (error) {
-        throw error instanceof UsageError ? new FormatError(error.message) : error;
-      }
-    }
-    const label = isRecord(item) ? labelOf(item) : undefined;
-    const corners = isRecord(item) ? fourNumbers(item.box ?? item.bbox) : undefined;
-    const box = label === undefined || corners === undefined ? undefined : boxOf(label, corners);
+  const list = isRecord(value) ? value.boxes ?? value.objects ?? [value] : value;
+  if (!Array.isArray(list)) throw new FormatError("it holds no list of boxes");
+  return listed(list);
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new FormatError("it is not JSON");
+  }
+}
+
+function listed(items: readonly unknown[]): LabelledBox[] {
+  return items.map((item, i) => {
+    const box = typeof item === "string" ? readBox(item) : boxIn(item);
     if (typeof box === "object") return box;
-    throw bad(
-      `${number} is ${JSON.stringify(item).slice(0, 60)}${
+    const needed = typeof item === "string"
+      ? NEEDED
+      : '{"label": "dog", "box": [left, top, right, bottom]} in fractions was needed';
+    throw new FormatError(
+      `number ${i + 1} is ${JSON.stringify(item)?.slice(0, 60)}${
         box === undefined ? "" : ` (${box})`
-      }, and ` +
-        `{"label": "dog", "box": [left, top, right, bottom]} in fractions was needed`,
+      }, and ${needed}`,
     );
   });
+}
+
+/** The box of an object. */
+function boxIn(item: unknown): LabelledBox | string | undefined {
+  const label = isRecord(item) ? labelOf(item) : undefined;
+  const corners = isRecord(item) ? fourNumbers(item.box ?? item.bbox) : undefined;
+  return label === undefined || corners === undefined ? undefined : boxOf(label, corners);
+}
+
+/** The boxes of a JSON file, as {@link readBoxes} takes them. Throws `FormatError`. */
+export function parseBoxes(text: string, name: string): LabelledBox[] {
+  try {
+    return readBoxes(parsed(text));
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error;
+    throw new FormatError(`Cannot read the boxes of ${name}: ${error.message}`);
+  }
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

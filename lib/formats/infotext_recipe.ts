@@ -3,12 +3,16 @@
  * of AUTOMATIC1111's `modules/processing.py`; stable-diffusion.cpp, Fooocus and we ourselves write variants.
  */
 
+import { FormatError } from "../base/errors.ts";
+import { readBoxes } from "./boxes.ts";
 import { type ReadInfotext, readInfotext } from "./infotext.ts";
 import { parseNumber } from "./json.ts";
 import { defined, fileName, type Recipe, type Remembered, seedOf, type Tool } from "./recipe.ts";
 
 /** Keys of ours, beside AUTOMATIC1111's; its reader takes and ignores them. */
 export const OWN_KEYS = {
+  label: "Class",
+  boxes: "Boxes",
   guidanceRescale: "CFG Rescale",
   samplerRng: "Sampler RNG",
   match: "Match",
@@ -74,11 +78,22 @@ const MEANINGS: Readonly<Record<string, Meaning>> = {
   "Emphasis": word<Partial<Fields>>({ original: {}, none: { weighting: "none" } }),
 };
 
+function boxes(value: string): Partial<Fields> | undefined {
+  try {
+    return { boxes: readBoxes(value) };
+  } catch (error) {
+    if (error instanceof FormatError) return undefined;
+    throw error;
+  }
+}
+
 const flag = (name: "zeroNegative" | "tuned"): Meaning => (value) =>
   value === "True" ? { [name]: true } : undefined;
 
 /** What our own keys mean, which other programs use for other things if at all. */
 const OWN_MEANINGS: Readonly<Record<string, Meaning>> = {
+  [OWN_KEYS.label]: (label) => ({ label }),
+  [OWN_KEYS.boxes]: boxes,
   [OWN_KEYS.match]: (value) => one("match", MATCHES.find((name) => name === value)),
   [OWN_KEYS.weighting]: (value) =>
     one("weighting", word({ a1111: "a1111", comfy: "comfy", none: "none" } as const)(value)),

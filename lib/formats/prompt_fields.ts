@@ -4,6 +4,7 @@
  */
 
 import { FormatError } from "../base/errors.ts";
+import { readBoxes } from "./boxes.ts";
 import type { Recipe } from "./recipe.ts";
 
 /** A form's own short names; all forms share the long ones. */
@@ -11,7 +12,7 @@ export type FormName = "json" | "a1111" | "kohya" | "dream";
 
 /** What a line asks for. */
 export interface Asked {
-  /** What the line says; what it leaves open is undefined. It always has a prompt. */
+  /** What the line says; what it leaves open is undefined. It always has a prompt, a class or boxes. */
   readonly recipe: Recipe;
   /** Where its pictures go, as the option --output takes it. */
   readonly output?: string;
@@ -92,6 +93,22 @@ const word = (field: keyof typeof WORDS): Setter => (draft, value, name) => {
   Object.assign(draft.recipe, { [field]: words[spelling] });
 };
 
+/** Numbers of classes are names as well. */
+const label: Setter = (draft, value, name) => {
+  if (typeof value !== "string" && typeof value !== "number") throw wrong(name, value, "a name");
+  draft.recipe.label = String(value);
+};
+
+/** Several are all of them. */
+const boxes: Setter = (draft, value, name) => {
+  try {
+    draft.recipe.boxes = [...draft.recipe.boxes ?? [], ...readBoxes(value)];
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error;
+    throw new FormatError(`it sets ${name}, which cannot be read: ${error.message}`);
+  }
+};
+
 const output: Setter = (draft, value, name) => {
   if (typeof value !== "string" || value === "" || value === "-") {
     throw wrong(name, value, "a file name or a folder");
@@ -116,6 +133,11 @@ const LONG: Readonly<Record<string, Setter>> = {
   prompt,
   negativeprompt: negative,
   negative,
+  label,
+  class: label,
+  box: boxes,
+  boxes,
+  objects: boxes,
   steps,
   samplesteps: steps,
   numinferencesteps: steps,
@@ -184,6 +206,21 @@ function fold(name: string): string {
   return name.toLowerCase().replaceAll(/[_ -]/g, "");
 }
 
+function longSetter(name: string): Setter | undefined {
+  const folded = fold(name);
+  return Object.hasOwn(LONG, folded) ? LONG[folded] : undefined;
+}
+
+/** Settings that say what to show. */
+const SHOWING: ReadonlySet<Setter | undefined> = new Set([prompt, label, boxes]);
+
+/** Whether names are those of settings, and one of them says what to show. */
+export function isHeader(names: readonly string[]): boolean {
+  const setters = names.filter((name) => !name.startsWith("#")).map((name) => longSetter(name));
+  return setters.includes(prompt) ||
+    setters.every((setter) => setter !== undefined) && setters.some((one) => SHOWING.has(one));
+}
+
 /** The request that settings make, in their order. Throws `FormatError` where one cannot be followed. */
 export function itemOf(
   fields: Iterable<readonly [name: string, value: unknown]>,
@@ -191,14 +228,15 @@ export function itemOf(
 ): Asked {
   const draft: Draft = { recipe: {} };
   for (const [name, value] of fields) {
-    const setter = SHORT[form][name] ?? LONG[fold(name)];
+    const setter = SHORT[form][name] ?? longSetter(name);
     if (setter === undefined) {
       if (isOff(value, form)) continue;
       throw new FormatError(`it sets ${JSON.stringify(name)}, which there is not`);
     }
     if (value !== null) setter(draft, value, name);
   }
-  if (draft.recipe.prompt === undefined) throw new FormatError("it has no prompt");
+  const { prompt, label, boxes } = draft.recipe;
+  if ((prompt ?? label ?? boxes) === undefined) throw new FormatError("it has no prompt");
   return draft;
 }
 

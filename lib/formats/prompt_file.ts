@@ -1,13 +1,13 @@
 /**
  * Files of many prompts, in the forms that people have them in. Each line tells by itself what it is: a prompt (CompVis),
  * AUTOMATIC1111's "prompts from file" (`--prompt … --steps 20`), kohya's (`a fox --n blurry --s 20`), InvokeAI's dream
- * command (`"a fox" -s20`), or a JSON object with the names of AUTOMATIC1111's API. A header with a column "prompt" makes
- * all of it CSV. What cannot be followed is refused with its line and reason: no line is half understood.
+ * command (`"a fox" -s20`), or a JSON object with the names of AUTOMATIC1111's API. A header with a column "prompt" (or of
+ * known settings, "class" or "boxes" among them) makes all of it CSV. What cannot be followed is refused with its line and reason: no line is half understood.
  */
 
 import { FormatError } from "../base/errors.ts";
 import { parseCsv } from "../base/csv.ts";
-import { type Asked, itemOf } from "./prompt_fields.ts";
+import { type Asked, isHeader, itemOf } from "./prompt_fields.ts";
 import { splitWords } from "./words.ts";
 
 /** One request of a prompt file. */
@@ -166,9 +166,8 @@ function csvHeader(line: string): { separator: string; columns: string[] } | und
   for (const separator of SEPARATORS) {
     const [row] = parseCsv([line], separator);
     const columns = "cells" in row ? row.cells.map((cell) => cell.trim()) : [];
-    const isHeader = columns.some((name) => name.toLowerCase() === "prompt") &&
-      columns.every((name) => /^#?[\w -]+$/.test(name));
-    if (isHeader) return { separator, columns };
+    const areNames = columns.every((name) => /^#?[\w -]+$/.test(name));
+    if (areNames && isHeader(columns)) return { separator, columns };
   }
   return undefined;
 }

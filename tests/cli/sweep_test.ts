@@ -22,6 +22,10 @@ Deno.test("parseSweep changes a recipe, a value at a time", () => {
   deepEqual(changed("steps=10,20"), [{ ...recipe, steps: 10 }, { ...recipe, steps: 20 }]);
   deepEqual(changed("size=64x32"), [{ ...recipe, width: 64, height: 32 }]);
   deepEqual(changed("n=x")[0].negativePrompt, "x");
+  deepEqual(changed("class=fox,dog").map(({ label }) => label), ["fox", "dog"]);
+  const boxes = changed('box="a@0,0,1,1; b@0,0,0.5,1","a@0,0,1,0.5"').map(({ boxes }) => boxes);
+  const a = { label: "a", left: 0, top: 0, right: 1, bottom: 1 };
+  deepEqual(boxes, [[a, { ...a, label: "b", right: 0.5 }], [{ ...a, bottom: 0.5 }]]);
   const prompts = changed('prompt=cat,"dog, asleep",$&');
   deepEqual(prompts.map(({ prompt }) => prompt), [
     "a cat, a small cat",
@@ -53,6 +57,7 @@ Deno.test("parseSweep refuses what makes no sense, before anything is made", () 
     ["seed=0:4294967295", /more than 1000 values/],
     ["seed=-1", /--sweep seed "-1"/],
     ["size=64", /pixels as in 512x768 were needed/],
+    ["boxes=dog", /--sweep boxes: number 1 is "dog", and label@left/],
     ["sampler=eulr", /did you mean "euler"/],
     ['prompt="cat', /a quote is not closed/],
   ];

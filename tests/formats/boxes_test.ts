@@ -1,5 +1,12 @@
 import { deepEqual, throws } from "node:assert/strict";
-import { markedBoxes, parseBox, parseBoxes, placeBox } from "../../lib/formats/boxes.ts";
+import {
+  markedBoxes,
+  parseBox,
+  parseBoxes,
+  placeBox,
+  readBoxes,
+  showBoxes,
+} from "../../lib/formats/boxes.ts";
 
 const dog = { label: "dog", left: 0.1, top: 0.2, right: 0.6, bottom: 0.9 };
 
@@ -45,11 +52,48 @@ Deno.test("parseBoxes refuses other JSON, and says which box is wrong", () => {
     [`[{"label": "a", "box": [0, 0, 1]}]`, /: number 1 is \{"label":"a","box":\[0,0,1\]\}, and /],
     [`["a@0,0,1,1", {"box": [0, 0, 1, 1]}]`, /: number 2 is /],
     [`[{"label": "a", "box": [0, 0, 30, 1]}]`, / \(a corner is outside of the picture\), and /],
-    [`["a@0,0,30,1"]`, /^Cannot use number 1 "a@0,0,30,1": a corner is outside of the picture; /],
+    [
+      `["a@0,0,30,1"]`,
+      /: number 1 is "a@0,0,30,1" \(a corner is outside of the picture\), and label@/,
+    ],
   ];
   for (const [text, message] of cases) {
     throws(() => parseBoxes(text, "x"), { name: "FormatError", message });
   }
+});
+
+Deno.test("showBoxes writes boxes in one text that readBoxes reads, to the last bit", () => {
+  const boxes = ["dog", "a;b @ home", "[x]", "a, b", "@"].map((label, i) => ({
+    label,
+    left: 1 / 3,
+    top: 1e-7 * i,
+    right: 0.1 + 0.2 + 0.1 * (i + 1),
+    bottom: 1,
+  }));
+  for (let n = 0; n <= boxes.length; n++) {
+    const some = boxes.slice(boxes.length - n);
+    if (n > 0) deepEqual(readBoxes(showBoxes(some)), some);
+  }
+  deepEqual(showBoxes([dog, dog]), "dog@0.1,0.2,0.6,0.9; dog@0.1,0.2,0.6,0.9");
+});
+
+Deno.test("readBoxes reads values of JSON and JSON in a text, and leaves out nothing that it cannot read", () => {
+  const object = { label: "dog", box: [0.1, 0.2, 0.6, 0.9] };
+  for (const value of [object, [object], { boxes: [object] }, ["dog@0.1,0.2,0.6,0.9"]]) {
+    deepEqual(readBoxes(value), [dog]);
+    deepEqual(readBoxes(` ${JSON.stringify(value)}\n`), [dog]);
+  }
+  deepEqual(readBoxes([]), []);
+  const cases: [unknown, RegExp][] = [
+    ["dog@0.1,0.2,0.6,0.9; cat", /^number 2 is " cat", and label@left,/],
+    ["dog@0.1,0.2,0.6,0.9;", /^number 2 is "", and label@/],
+    ["", /^number 1 is "", and label@/],
+    [3, /^it holds no list of boxes$/],
+    [[3], /^number 1 is 3, and \{"label"/],
+    ["[1", /^number 1 is "\[1"/],
+    ["[1,]", /^it is not JSON$/],
+  ];
+  for (const [value, message] of cases) throws(() => readBoxes(value), { message });
 });
 
 Deno.test("markedBoxes reads a list of objects and Hugging Face's lists side by side", () => {

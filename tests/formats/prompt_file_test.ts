@@ -172,6 +172,35 @@ fox",,6.5,second
   deepEqual(recipes("prompt\tseed\na fox, red\t3"), [{ prompt: "a fox, red", seed: 3 }]);
 });
 
+Deno.test("parsePromptFile reads classes and boxes in every form, with a prompt or without", () => {
+  const fox = { label: "fox", left: 0.1, top: 0.2, right: 0.5, bottom: 0.9 };
+  const cat = { label: "cat", left: 0, top: 0, right: 1, bottom: 1 };
+  const boxes = [fox, cat];
+  const text =
+    `{"label": "fox", "boxes": ["fox@0.1,0.2,0.5,0.9", {"label": "cat", "box": [0, 0, 1, 1]}]}
+{"prompt": "", "class": 7}
+a fox --class fox --box fox@0.1,0.2,0.5,0.9 --box cat@0,0,1,1 --s 3
+--class red fox --boxes "fox@0.1,0.2,0.5,0.9; cat@0,0,1,1"
+"a fox" --class=fox --box fox@0.1,0.2,0.5,0.9`;
+  deepEqual(recipes(text), [
+    { label: "fox", boxes },
+    { prompt: "", label: "7" },
+    { prompt: "a fox", label: "fox", boxes, steps: 3 },
+    { label: "red fox", boxes },
+    { prompt: "a fox", label: "fox", boxes: [fox] },
+  ]);
+  const table = `class,boxes,seed
+fox,"fox@0.1,0.2,0.5,0.9; cat@0,0,1,1",3
+,"[""cat@0,0,1,1""]",
+`;
+  deepEqual(recipes(table), [{ label: "fox", boxes, seed: 3 }, { boxes: [cat] }]);
+  // words that are no names of settings are prompts
+  deepEqual(recipes("class, dog\nboxes, and more"), [
+    { prompt: "class, dog" },
+    { prompt: "boxes, and more" },
+  ]);
+});
+
 /** Lines that cannot be followed, and what is said of them. */
 const BAD: readonly (readonly [line: string, said: RegExp])[] = [
   ['{"prompt": "a fox"', /JSON cannot be read/],
