@@ -1,4 +1,7 @@
-/** `ldm inspect FILE`: what a checkpoint holds and what does not match, or how a picture was made. Needs no GPU. */
+/**
+ * `ldm inspect PATH`: what a checkpoint holds and what does not match, how a picture was made, or how a training run goes.
+ * Needs no GPU.
+ */
 
 import { FormatError } from "../base/errors.ts";
 import { type Shape, show, sizeOf } from "../base/shape.ts";
@@ -16,7 +19,9 @@ import { TOOLS } from "../formats/recipe.ts";
 import { readTexts, recipeIn } from "../formats/remember.ts";
 import { FILE_BYTES } from "../formats/safetensors.ts";
 import { FAMILIES, type Family, type Variant } from "../models/config.ts";
+import type { ConditionerConfig } from "../models/conditioner.ts";
 import type { Manifest } from "../nn/params.ts";
+import { describeRun, isRunFolder, orProblem } from "./inspect_run.ts";
 import { addReportOptions, newCommand, parse, type ReportOptions } from "./options.ts";
 import { fileSize } from "./progress.ts";
 import { printJson, printLine } from "./terminal.ts";
@@ -42,13 +47,19 @@ interface ComponentReport {
 
 export async function inspect(argv: readonly string[]): Promise<number> {
   const command = addReportOptions(
-    newCommand("inspect", "what a checkpoint or a picture holds").argument("<file>"),
+    newCommand("inspect", "what a checkpoint, a picture or a training run holds").argument(
+      "<path>",
+    ),
   );
   parse(command, argv);
   const [path] = command.args;
   const { json } = command.opts<ReportOptions>();
   const picture = await openPicture(path);
-  const report = picture ? await describePicture(path, picture) : await describeCheckpoint(path);
+  const report = picture
+    ? await describePicture(path, picture)
+    : await isRunFolder(path)
+    ? await describeRunAndModel(path)
+    : await describeCheckpoint(path);
   if (json) await printJson({ event: "inspect", ...report.json });
   else await printLine(report.text);
   return 0;
@@ -108,6 +119,20 @@ async function describePicture(path: string, bytes: Uint8Array<ArrayBuffer>): Pr
   };
 }
 
+/** A run, and below it the model that it has made. */
+async function describeRunAndModel(path: string): Promise<Report> {
+  const { json, lines, model } = await describeRun(path);
+  const made = model === undefined
+    ? undefined
+    : await orProblem(async () => await describeCheckpoint(model));
+  const found = made && "found" in made ? made.found : undefined;
+  const below = made && "problem" in made ? made.problem : found?.text;
+  return {
+    json: { ...json, ...(made && { made: found ? found.json : made }) },
+    text: [...lines, ...(below === undefined ? [] : ["", below])].join("\n"),
+  };
+}
+
 async function describeCheckpoint(path: string): Promise<Report> {
   await using checkpoint = await openCheckpoint(path);
   const { kind, components, metadata, ignored, unexpected } = checkpoint;
@@ -115,7 +140,9 @@ async function describeCheckpoint(path: string): Promise<Report> {
   const reports = [...components].map(([name, weights]) =>
     measure(name, weights, recognised.manifests.get(name))
   );
-  const { family, variant, problem } = recognised;
+  const { family, variant, problem, conditioner } = recognised;
+  const classes = conditioner?.classes;
+  const objects = conditioner?.layout?.classes;
   return {
     json: {
       kind: "checkpoint",
@@ -124,16 +151,20 @@ async function describeCheckpoint(path: string): Promise<Report> {
       family,
       variant,
       problem,
+      classes,
+      objects,
       components: reports,
       metadata: Object.fromEntries(metadata),
       ignored,
       unexpected,
     },
     text: [
-      `${path}: ${FORMS[kind]}${family ? `, ${FAMILIES[family].title}` : ""}${
+      `${path}: ${FORMS[kind]}${family && !conditioner ? `, ${FAMILIES[family].title}` : ""}${
         variant && variant !== "base" ? ` (${variant})` : ""
       }`,
       ...table(reports),
+      ...(classes ? [`--class (${classes.length}): ${listed(classes)}`] : []),
+      ...(objects ? [`--box (${objects.length}): ${listed(objects)}`] : []),
       ...[...metadata].map(([key, value]) => `metadata ${key}: ${shortened(value)}`),
       ...(problem === undefined ? [] : [`not usable: ${problem}`]),
       ...reports.flatMap(mismatches),
@@ -154,12 +185,14 @@ async function recognise(checkpoint: Checkpoint): Promise<{
   readonly family?: Family | undefined;
   readonly variant?: Variant | undefined;
   readonly manifests: ReadonlyMap<ComponentName, Manifest>;
+  readonly conditioner?: ConditionerConfig | undefined;
   readonly problem?: string;
 }> {
   try {
     const architecture = await architectureOf(checkpoint);
-    const { family, variant } = architecture;
-    return { family, variant: family && variant, manifests: manifestsOf(architecture) };
+    const { family, variant, conditioner } = architecture;
+    const manifests = manifestsOf(architecture);
+    return { family, variant: family && variant, manifests, conditioner };
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;
     return { manifests: new Map(), problem: error.message };
@@ -239,6 +272,11 @@ function count(n: number): string {
 /** The beginning of a long text; --json gives all of it. */
 function shortened(text: string): string {
   return text.length > 160 ? `${text.slice(0, 160)}… (${text.length} characters)` : text;
+}
+
+/** The first names of many; --json gives all of them. */
+function listed(names: readonly string[]): string {
+  return names.length > 20 ? `${names.slice(0, 20).join(", ")}, …` : names.join(", ");
 }
 
 /** All names under a heading, or nothing. */

@@ -317,6 +317,22 @@ function strayKey(schema: Schema, key: string): string {
   return `there is no section of ${key}${meant(key, Object.values(schema).flatMap(Object.keys))}`;
 }
 
+/** Settings that are not as the table has them, by section.key. */
+export function changedSettings<S extends Schema>(
+  schema: S,
+  settings: Settings<S>,
+): ReadonlyMap<string, unknown> {
+  const changed = new Map<string, unknown>();
+  for (const [section, fields] of Object.entries(schema)) {
+    const values: Words = settings[section];
+    for (const [key, { fallback }] of Object.entries(fields)) {
+      const isUsual = JSON.stringify(values[key]) === JSON.stringify(fallback);
+      if (!isUsual) changed.set(`${section}.${key}`, values[key]);
+    }
+  }
+  return changed;
+}
+
 /** Settings as TOML, every one with what it is for; reading it gives the same settings. */
 export function printSettings<S extends Schema>(schema: S, settings: Settings<S>): string {
   return Object.entries(schema).map(([section, fields]) => {

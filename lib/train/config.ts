@@ -11,6 +11,7 @@ import { LORA_NAMINGS } from "../formats/lora.ts";
 import { FILTER_NAMES } from "../formats/resample.ts";
 import { FLOAT_TYPES } from "../formats/safetensors.ts";
 import {
+  changedSettings,
   choice,
   flag,
   list,
@@ -311,6 +312,35 @@ export function printConfig<K extends Kind>(
   config: Settings<(typeof SCHEMAS)[K]>,
 ): string {
   return `kind = "${kind}"\n\n${printSettings(SCHEMAS[kind], config)}`;
+}
+
+/** What a run's own file says. */
+export interface ConfigReport {
+  readonly kind: Kind;
+  readonly steps: number;
+  /** Settings that are not as they are where nothing is said, by section.key. */
+  readonly changed: ReadonlyMap<string, unknown>;
+}
+
+const REPORTS: { readonly [K in Kind]: (source: Source) => Omit<ConfigReport, "kind"> } = {
+  autoencoder: (source) => reportOf(SCHEMAS.autoencoder, autoencoderConfig([source])),
+  diffusion: (source) => reportOf(SCHEMAS.diffusion, diffusionConfig([source])),
+  lora: (source) => reportOf(SCHEMAS.lora, loraConfig([source])),
+};
+
+function reportOf<S extends { readonly run: typeof run }>(schema: S, settings: Settings<S>) {
+  return { steps: settings.run.steps, changed: changedSettings(schema, settings) };
+}
+
+/** Reads the file that a run keeps its settings in. Throws `FormatError`. */
+export function readConfig(source: Source): ConfigReport {
+  const kind = KINDS.find((name) => name === source.values.kind);
+  if (kind !== undefined) return { kind, ...REPORTS[kind](source) };
+  throw new FormatError(
+    `Cannot use ${source.name}: its kind is ${JSON.stringify(source.values.kind)}, and one of ${
+      KINDS.join(", ")
+    } was needed`,
+  );
 }
 
 /** Takes the `kind` out of files; what is of another kind is refused. */

@@ -68,6 +68,12 @@ export async function readState(path: string, trainers: Trainers): Promise<Progr
   return progress;
 }
 
+/** How far a run had come that wrote a state. Throws as `readState` does. */
+export async function progressIn(path: string): Promise<Progress> {
+  using file = await SafetensorsFile.open(path);
+  return progressOf(path, file.metadata);
+}
+
 function progressOf(path: string, metadata: ReadonlyMap<string, string>): Progress {
   const json: unknown = metadata.get("format") === FORMAT
     ? JSON.parse(metadata.get("progress") ?? "null")
