@@ -97,6 +97,7 @@ function autoencoder(): Case {
     regularisation: settings.autoencoder.kl_weight,
     commitment: 0,
     adversarial: undefined,
+    perceptual: undefined,
   };
   return {
     objective: autoencoderObjective(p, config, paramsOf(graph, "discriminator"), picture, options),
