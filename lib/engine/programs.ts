@@ -5,9 +5,11 @@
 
 import type { Tensor } from "../graph/tensor.ts";
 import { parameterOf, type Parameters } from "../gpu/buffers.ts";
-import { assemble, type Assembly, type LayoutOfName } from "../gpu/compile.ts";
+import { assemble } from "../gpu/compile.ts";
 import type { Device } from "../gpu/device.ts";
+import type { Assembly } from "../gpu/emit.ts";
 import { type CompileOptions, type Program, realise, warmPipelines } from "../gpu/program.ts";
+import type { LayoutOfName } from "../gpu/work.ts";
 
 /** Bytes that may be allocated: what is live already counts against the budget. */
 export interface Room {
@@ -47,7 +49,7 @@ export class Programs {
   assembly(key: string, outputs: Outputs, bound: ReadonlySet<string> = new Set()): Assembly {
     const { profile, choice } = this.device;
     const assembly = this.#assemblies.get(key) ??
-      assemble(outputs(), profile, this.#layoutOf, bound, choice);
+      assemble(outputs(), profile, this.#layoutOf, { bound, choice });
     this.#assemblies.delete(key);
     this.#assemblies.set(key, assembly);
     return assembly;

@@ -5,7 +5,8 @@ import { sizeOf } from "../base/shape.ts";
 import { hoist } from "../graph/hoist.ts";
 import { Graph, type Tensor } from "../graph/tensor.ts";
 import { storageBuffer } from "../gpu/buffers.ts";
-import { bufferBytes, peakOf } from "../gpu/compile.ts";
+import { peakOf } from "../gpu/compile.ts";
+import { bufferBytes } from "../gpu/work.ts";
 import { mib } from "../gpu/device.ts";
 import type { Program } from "../gpu/program.ts";
 import {

@@ -7,7 +7,9 @@
 import { MemoryError } from "../base/errors.ts";
 import { Graph, type Tensor } from "../graph/tensor.ts";
 import { readBack, storageBuffer } from "../gpu/buffers.ts";
-import { type Assembly, bufferBytes, peakOf } from "../gpu/compile.ts";
+import { peakOf } from "../gpu/compile.ts";
+import type { Assembly } from "../gpu/emit.ts";
+import { bufferBytes } from "../gpu/work.ts";
 import { type Device, mib } from "../gpu/device.ts";
 import type { DeviceRange, HostArray, Program } from "../gpu/program.ts";
 import type { Segment, Value } from "../models/vae.ts";

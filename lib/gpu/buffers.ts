@@ -17,8 +17,8 @@ import {
   type Scratch,
   type WeightSource,
 } from "../kernels/weights.ts";
-import { bufferBytes } from "./compile.ts";
 import type { Device } from "./device.ts";
+import { bufferBytes } from "./work.ts";
 
 /** Memory that holds one tensor at a time. */
 export type Resource =

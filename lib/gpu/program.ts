@@ -20,8 +20,9 @@ import {
   storageBuffer,
   storageTexture,
 } from "./buffers.ts";
-import { assemble, type Assembly, type Source, type Step, UNIFORM_ALIGNMENT } from "./compile.ts";
+import { assemble, UNIFORM_ALIGNMENT } from "./compile.ts";
 import { type Device, mib } from "./device.ts";
+import type { Assembly, Source, Step } from "./emit.ts";
 
 /** What the GPU does, in order. Nothing else happens. */
 type Command =
@@ -88,7 +89,7 @@ export async function compile(
   const bound = new Set(options.bound?.[0].keys());
   const choice = options.choice ?? device.choice;
   const layoutOfName = (name: string) => parameterOf(parameters, name).layout;
-  const assembly = assemble(outputs, device.profile, layoutOfName, bound, choice);
+  const assembly = assemble(outputs, device.profile, layoutOfName, { bound, choice });
   return await realise(device, assembly, parameters, options);
 }
 

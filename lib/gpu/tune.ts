@@ -13,9 +13,10 @@ import { SOURCES } from "../kernels/sources.ts";
 import { type Choice, choiceOf, classOf, type Table } from "../kernels/table.ts";
 import { layoutFor } from "../kernels/weights.ts";
 import { release, type StoredParameter, storeWeight } from "./buffers.ts";
-import { memoryOf, optimise } from "./compile.ts";
+import { optimise } from "./compile.ts";
 import type { Device } from "./device.ts";
 import { compile, type HostArray, type Program } from "./program.ts";
+import { memoryOf } from "./work.ts";
 
 export type { Table } from "../kernels/table.ts";
 

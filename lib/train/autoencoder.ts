@@ -81,6 +81,13 @@ export function adamWOf(
   return { beta1, beta2, eps, weightDecay: weight_decay, clip: clip === 0 ? undefined : clip };
 }
 
+/** The most bytes that training may use on the device; `undefined`: all there is. */
+export function ceilingOf(
+  { optimizer: { memory_mib } }: Pick<AutoencoderConfig, "optimizer">,
+): number | undefined {
+  return memory_mib === 0 ? undefined : memory_mib * 2 ** 20;
+}
+
 /** Examples as one value of the graph's input. */
 export function batchOf(examples: readonly ReadyExample[]): Float32Array<ArrayBuffer> {
   const size = examples[0].picture.data.length;
@@ -171,7 +178,8 @@ export class AutoencoderCourse implements Course, Disposable {
       rules: readonly Rule[],
     ) => {
       const isTrained = (name: string) => name.startsWith(`${prefix}.`);
-      const options = { isTrained, frozen, optimizer, label: `training ${prefix}` };
+      const label = `the training of the ${prefix === "vae" ? "autoencoder" : prefix}`;
+      const options = { isTrained, frozen, optimizer, memory: ceilingOf(settings), label };
       const trainer = owned.use(await Trainer.make(device, objective, options));
       trainer.vectors.begin((entry) => start.get(entry.name) ?? initial(entry, run.seed, rules));
       trainers[prefix] = trainer;

@@ -66,6 +66,7 @@ const optimizer = ({ lr, ema }: { readonly lr: number; readonly ema: number }) =
   batch: whole(4, positive, "pictures at once"),
   accumulate: whole(1, positive, "batches to a step"),
   ema: number(ema, { least: 0, below: 1 }, "decay of the weights' running mean; 0: none"),
+  memory_mib: whole(0, notNegative, "MiB that training may use on the device; 0: all there is"),
 });
 
 const sample = {

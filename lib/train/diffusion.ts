@@ -17,7 +17,7 @@ import { compile } from "../gpu/program.ts";
 import { Graph } from "../graph/tensor.ts";
 import { unet, type UnetConfig, type UnetLevel } from "../models/unet.ts";
 import { paramsOf, unstacked } from "../nn/params.ts";
-import { adamWOf } from "./autoencoder.ts";
+import { adamWOf, ceilingOf } from "./autoencoder.ts";
 import { type Beside, besideOf } from "./beside.ts";
 import {
   makeFolder,
@@ -205,7 +205,8 @@ export class DiffusionCourse implements Course, Disposable {
         isTrained: (name) => !fixed.has(name),
         frozen: frozen.parameters,
         optimizer: adamWOf(settings),
-        label: "training the denoiser",
+        memory: ceilingOf(settings),
+        label: "the training of the denoiser",
       }),
     );
     trainer.vectors.begin((entry) => start.get(entry.name) ?? initial(entry, run.seed, RULES));

@@ -25,7 +25,7 @@ import type { Family } from "../models/config.ts";
 import { unet } from "../models/unet.ts";
 import { DOWN, layersOf, type LowRanks, UP, withLowRanks } from "../nn/lora.ts";
 import { checkpointShape, type Manifest, paramsOf, unstacked } from "../nn/params.ts";
-import { adamWOf } from "./autoencoder.ts";
+import { adamWOf, ceilingOf } from "./autoencoder.ts";
 import { BaseModel, type Caption, type TextConditions } from "./base_model.ts";
 import { makeFolder, toCheckpoint, type Weight, weightsOf } from "./component.ts";
 import type { LoraConfig } from "./config.ts";
@@ -178,7 +178,8 @@ export class LoraCourse implements Course, Disposable {
         isTrained: isLowRank,
         frozen: parameters,
         optimizer: adamWOf(settings),
-        label: "training the LoRA",
+        memory: ceilingOf(settings),
+        label: "the training of the LoRA",
       }),
     );
     trainer.vectors.begin((entry) => start.get(entry.name) ?? initial(entry, run.seed, RULES));

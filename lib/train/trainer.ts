@@ -4,11 +4,14 @@
  * frozen and read from where it lies.
  */
 
+import { MemoryError } from "../base/errors.ts";
 import { gradients } from "../graph/grad.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import type { Parameters } from "../gpu/buffers.ts";
-import type { Device } from "../gpu/device.ts";
-import { compile, type DeviceRange, type HostArray, type Program } from "../gpu/program.ts";
+import { parameterOf, type Parameters } from "../gpu/buffers.ts";
+import { assemble, peakOf } from "../gpu/compile.ts";
+import { type Device, mib } from "../gpu/device.ts";
+import type { Assembly } from "../gpu/emit.ts";
+import { type DeviceRange, type HostArray, type Program, realise } from "../gpu/program.ts";
 import { manifestOf, unstacked } from "../nn/params.ts";
 import type { AdamW } from "./optimizer.ts";
 import { Optimizer, type StepResult } from "./update.ts";
@@ -29,11 +32,39 @@ export interface TrainerOptions {
   /** Parameters that are not. */
   readonly frozen?: Parameters;
   readonly optimizer: AdamW;
+  /**
+   * The most bytes on the device when the trainer is there, with all that is on it already; the device's own ceiling holds
+   * as well. What does not fit is computed again where it is needed.
+   */
+  readonly memory?: number | undefined;
   /** Named in errors. */
   readonly label: string;
 }
 
 const GRADIENT = "gradient of ";
+
+/** Of what is read back after each run. */
+const bytesOf = (told: readonly Tensor[]) => told.reduce((sum, { size }) => sum + size * 4, 0);
+
+/** Throws `MemoryError` where a step needs more than there is, whatever is computed again. */
+function requireRoom(
+  { memory: { live } }: Device,
+  assembly: Assembly,
+  told: readonly Tensor[],
+  ceiling: number,
+  label: string,
+): void {
+  const needed = peakOf(assembly, []).kept + bytesOf(told);
+  if (live + needed <= ceiling) return;
+  throw new MemoryError(
+    `Cannot do ${label} within ${mib(ceiling)} MiB: weights, moments and what else is there take ${
+      mib(live)
+    } MiB, and a step needs ${
+      mib(needed)
+    } MiB beside them, however much of it is computed again; raise optimizer.memory_mib and --memory-budget, or lower ` +
+      `optimizer.batch or data.size`,
+  );
+}
 
 export class Trainer implements Disposable {
   readonly vectors: Vectors;
@@ -58,7 +89,7 @@ export class Trainer implements Disposable {
   static async make(
     device: Device,
     { loss, reports = {} }: Objective,
-    { isTrained, frozen = new Map(), optimizer: settings, label }: TrainerOptions,
+    { isTrained, frozen = new Map(), optimizer: settings, memory, label }: TrainerOptions,
   ): Promise<Trainer> {
     using owned = new DisposableStack();
     const [whole, ...told] = unstacked([loss, ...Object.values(reports)]);
@@ -74,7 +105,13 @@ export class Trainer implements Disposable {
     );
     const optimizer = owned.use(await Optimizer.make(device, vectors, settings));
     const all = new Map([...frozen, ...vectors.parameters()]);
-    const program = owned.use(await compile(device, outputs, all, { label }));
+    const ceiling = Math.min(memory ?? Infinity, device.budget);
+    const assembly = assemble(outputs, device.profile, (name) => parameterOf(all, name).layout, {
+      choice: device.choice,
+      budget: ceiling - device.memory.live - bytesOf([whole, ...told]),
+    });
+    requireRoom(device, assembly, [whole, ...told], ceiling, label);
+    const program = owned.use(await realise(device, assembly, all, { label }));
     return new Trainer(vectors, program, optimizer, owned.move());
   }
 

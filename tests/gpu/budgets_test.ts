@@ -55,7 +55,7 @@ async function plan(file: string, side: number, batch: number, profile: Profile)
   };
   const step = new Map([["prediction", outputs[0]]]);
   const kept = [...once.values()].reduce((sum, { size }) => sum + size * 4, 0);
-  return { ...assemble(step, profile, layoutOf, new Set(once.keys())), kept };
+  return { ...assemble(step, profile, layoutOf, { bound: new Set(once.keys()) }), kept };
 }
 
 interface Budget {
