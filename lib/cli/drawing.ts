@@ -26,7 +26,13 @@ import { type Earlier, openOutput, type Output, type OutputOptions } from "./out
 import { paceOf } from "./pace.ts";
 import { openPreview, previewing } from "./preview.ts";
 import { type Progress, progressTo } from "./progress.ts";
-import { addPromptOptions, type PromptOptions, readPromptOptions, recipesOf } from "./prompting.ts";
+import {
+  addPromptOptions,
+  mayDiffer,
+  type PromptOptions,
+  readPromptOptions,
+  recipesOf,
+} from "./prompting.ts";
 import {
   addPictureOptions,
   type PictureOptions,
@@ -34,12 +40,26 @@ import {
   requestOf,
 } from "./request.ts";
 import { type FileOptions, saver, saving } from "./saving.ts";
-import { addToldOptions, boxDrawer, readTold, type ToldOptions } from "./telling.ts";
+import { readSeen, type SeenFiles } from "./second.ts";
+import {
+  addToldOptions,
+  boxDrawer,
+  checkDrawBoxes,
+  readTold,
+  type ToldOptions,
+} from "./telling.ts";
 import { addWatchOptions, checkWatch, openWatch, type WatchOptions } from "./watching.ts";
 
 /** Options of every command that makes pictures. */
 export interface DrawingOptions
-  extends PictureOptions, PromptOptions, LoraOptions, ModelOptions, SaveOptions, WatchOptions {
+  extends
+    PictureOptions,
+    PromptOptions,
+    LoraOptions,
+    ModelOptions,
+    SaveOptions,
+    WatchOptions,
+    SeenFiles {
   /** A copy of each picture with its boxes. */
   readonly drawBoxes?: true;
   readonly tokenizer?: string;
@@ -54,9 +74,9 @@ export interface DrawingOptions
 /** The file name of a picture where no other is asked for. */
 export const USUAL_OUTPUT = "{index}-{seed}.png";
 
-/** Adds the options of `DrawingOptions`. */
-export function addDrawingOptions(command: Command): Command {
-  addLoraOptions(addPromptOptions(addToldOptions(addPictureOptions(command))))
+/** Adds the options of `DrawingOptions`, but those of `SeenFiles`, which commands name as they need them. */
+export function addDrawingOptions(command: Command, isSized = true): Command {
+  addLoraOptions(addPromptOptions(addToldOptions(addPictureOptions(command, isSized))))
     .option("--tokenizer <folder>", "vocab.json and merges.txt (default: the checkpoint's)")
     .option("--no-metadata", "no generation parameters in the picture")
     .option("--model-hash", "put the checkpoint's hash into the picture; reads all of it first")
@@ -153,6 +173,7 @@ export async function withDrawing(
   const { vaeTiling } = options;
   const file = run.file ?? await fileOptions(options, path);
   const tokenizer = await readTokenizerOption(options.tokenizer);
+  const seen = await readSeen(options);
   const progress = run.progress ?? progressTo(progressOptions(options));
   const prompting = await readPromptOptions(options, (message) => progress.warn(message));
   const loras = loraReader(options, (message) => progress.warn(message));
@@ -163,7 +184,8 @@ export async function withDrawing(
   const requestsOf = (recipe: Recipe, isResolved = false) => {
     const weighting = recipe.weighting ?? matchOf(recipe.match).weighting;
     const recipes = isResolved ? [recipe] : recipesOf(recipe, prompting, weighting);
-    return recipes.map((each) => requestOf(each, { vaeTiling, ...(tokenizer && { tokenizer }) }));
+    const others = { vaeTiling, seen, ...(tokenizer && { tokenizer }) };
+    return recipes.map((each) => requestOf(each, others));
   };
   const pace = paceOf(run.pictures);
   const pictures = run.several ? run.pictures : options.batchCount ?? 1;
@@ -208,6 +230,17 @@ export async function withDrawing(
   }
 }
 
+/** Makes the pictures of one recipe; returns the exit code. Throws what `withDrawing` throws. */
+export async function drawOne(options: DrawingOptions, recipe: Recipe): Promise<number> {
+  const { output, batchCount: pictures = 1 } = options;
+  if (output === "-" && pictures > 1) {
+    throw new UsageError("Cannot write several pictures to stdout: -o - takes one, leave out -b");
+  }
+  checkDrawBoxes(options, [recipe]);
+  await withDrawing(options, (draw) => draw(recipe), { pictures, several: mayDiffer(recipe) });
+  return 0;
+}
+
 /** A pipeline in whose place a new one can be put. */
 function renewed<T extends Disposable>(make: () => T) {
   let now = make();
@@ -243,11 +276,11 @@ export async function fileOptions(
   options: DrawingOptions,
   model: string,
 ): Promise<FileOptions> {
-  const { metadata, bits = 8, quality, vae, taesd, tokenizer } = options;
+  const { metadata, bits = 8, quality, vae, taesd, tokenizer, image, mask } = options;
   const form = { bits, ...(quality !== undefined && { quality }) };
   if (!metadata) return { makers: undefined, ...form };
   const makers = {
-    files: defined({ model, vae, taesd, tokenizer }),
+    files: defined({ model, vae, taesd, tokenizer, image, mask }),
     modelHash: options.modelHash === true ? await hashOf(model) : options.modelHash,
     dtype: options.dtype ?? USUAL_WEIGHTS,
     tuned: options.tuned === true,

@@ -32,6 +32,8 @@ export const EVENTS: Readonly<Record<string, About>> = {
       negativePrompt: "",
       "label?": "the class that was asked for",
       "boxes?": "what lies where: label, left, top, right, bottom",
+      "sees?": "what a second picture is to the model: low (small), mask (with a hole) or map",
+      "keep?": "with a hole: whether what is around it stays to the bit",
       width: "pixels",
       height: "pixels",
       steps: "",

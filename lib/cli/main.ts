@@ -8,6 +8,7 @@ import { decode } from "./decode.ts";
 import { doctor } from "./doctor.ts";
 import { encode } from "./encode.ts";
 import { describeEvents } from "./events.ts";
+import { inpaint } from "./inpaint.ts";
 import { inspect } from "./inspect.ts";
 import { rerun } from "./rerun.ts";
 import { printJson, printLine, writeStderr } from "./terminal.ts";
@@ -15,6 +16,7 @@ import { tokens } from "./tokens.ts";
 import { train } from "./train.ts";
 import { tune } from "./tune.ts";
 import { txt2img } from "./txt2img.ts";
+import { upscale } from "./upscale.ts";
 
 /** A word that may come first on the command line. */
 interface Subcommand {
@@ -29,6 +31,8 @@ const COMMANDS: Readonly<Record<string, Subcommand>> = {
     summary: "many pictures, from a file or stdin; what is done is not done again",
     run: batch,
   },
+  inpaint: { summary: "a hole in a picture, filled", run: inpaint },
+  upscale: { summary: "a small picture made large, by a model for that", run: upscale },
   rerun: { summary: "a picture again, from what its own file says", run: rerun },
   encode: { summary: "a picture to latents: the first stage alone", run: encode },
   decode: { summary: "latents to a picture", run: decode },
@@ -46,7 +50,7 @@ const TOPICS: Readonly<Record<string, { readonly summary: string; readonly text:
   };
 
 /** Commands that are planned. Taken as prompts they would waste somebody's time. */
-const PLANNED = ["img2img", "inpaint", "convert", "bench"];
+const PLANNED = ["img2img", "convert", "bench"];
 
 /** Runs the program on its arguments; returns its exit code. */
 export async function main(argv: readonly string[]): Promise<number> {

@@ -44,7 +44,7 @@ export function infotextOf(
   further: Readonly<Record<string, string>> = {},
 ): string {
   const { sampler, schedule, width, height, clipSkip, guidanceRescale, match } = settings;
-  const { model = "", vae, taesd, tokenizer } = makers.files;
+  const { model = "", vae, taesd, tokenizer, image, mask } = makers.files;
   const isOne = settings.batchSeeds === "one" && settings.batchCount > 1;
   // with a match, leaving the second generator out would mean the matched tool's
   const samplerRng = settings.samplerRng ?? (match && settings.rng);
@@ -70,6 +70,10 @@ export function infotextOf(
       [OWN_KEYS.label]: settings.label,
       [OWN_KEYS.boxes]: settings.boxes && showBoxes(settings.boxes),
       [OWN_KEYS.taesd]: taesd && fileName(taesd),
+      [OWN_KEYS.sees]: settings.sees,
+      [OWN_KEYS.image]: image && fileName(image),
+      [OWN_KEYS.mask]: mask && fileName(mask),
+      [OWN_KEYS.keep]: settings.keep === false ? "False" : undefined,
       [OWN_KEYS.guidanceRescale]: guidanceRescale > 0 ? guidanceRescale : undefined,
       [OWN_KEYS.samplerRng]: samplerRng?.toUpperCase(),
       [OWN_KEYS.match]: match,
@@ -100,15 +104,15 @@ const COMFYUI_TEXT: Readonly<Record<Weighting, (prompt: string) => string>> = {
 
 /**
  * ComfyUI's graph of the picture: its nearest sampler, and prompts whose brackets mean there what they meant here. None of a
- * picture of a class or with boxes, which no node there can ask for.
+ * picture of a class, with boxes or by a model that saw a second picture, which no such graph can ask for.
  */
 export function graphOf(
   settings: Settings,
   { seed }: Place,
   { files }: Makers,
 ): { readonly graph?: string } {
-  const { sampler, schedule, weighting, label, boxes } = settings;
-  if (label !== undefined || boxes !== undefined) return {};
+  const { sampler, schedule, weighting, label, boxes, sees } = settings;
+  if (label !== undefined || boxes !== undefined || sees !== undefined) return {};
   const text = COMFYUI_TEXT[weighting];
   const graph = writeComfyGraph({
     ...settings,

@@ -8,6 +8,7 @@ import type { Recipe } from "../formats/recipe.ts";
 import { BATCH_SEEDS, MATCH_NAMES, ROUNDINGS, type Weighting } from "../pipelines/events.ts";
 import type { TextToImage } from "../pipelines/text_to_image.ts";
 import { choice, decimal, integer, type ModelOptions } from "./options.ts";
+import { secondOf, type SeenPictures } from "./second.ts";
 
 /** What describes a picture on the command line; what was not given is undefined. */
 export type PictureOptions = Omit<Recipe, "prompt" | "batchIndex" | "zeroNegative">;
@@ -15,12 +16,18 @@ export type PictureOptions = Omit<Recipe, "prompt" | "batchIndex" | "zeroNegativ
 const WEIGHTINGS = ["a1111", "comfy", "none"] as const satisfies readonly Weighting[];
 const SEED_MAX = 2 ** 32 - 1;
 
-/** Adds the options of `PictureOptions`, class and boxes left out. None has a default, so that what was given can be told from what was not. */
-export function addPictureOptions(command: Command): Command {
+/**
+ * Adds the options of `PictureOptions`, class and boxes left out. None has a default, so that what was given can be told from
+ * what was not. A command whose pictures have the size that another picture asks for has no options for it.
+ */
+export function addPictureOptions(command: Command, isSized: boolean): Command {
+  command.option("-n, --negative-prompt <text>", 'what not to show (default: "")');
+  if (isSized) {
+    command
+      .option("-W, --width <n>", "pixels (default: the checkpoint's)", integer("--width", 1))
+      .option("-H, --height <n>", "pixels (default: the checkpoint's)", integer("--height", 1));
+  }
   return command
-    .option("-n, --negative-prompt <text>", 'what not to show (default: "")')
-    .option("-W, --width <n>", "pixels (default: the checkpoint's)", integer("--width", 1))
-    .option("-H, --height <n>", "pixels (default: the checkpoint's)", integer("--height", 1))
     .option("--steps <n>", "sampling steps (default: the family's)", integer("--steps", 1))
     .option(
       "--cfg-scale <x>",
@@ -97,6 +104,8 @@ const FIELDS = Object.keys(
     negativePrompt: true,
     label: true,
     boxes: true,
+    sees: true,
+    keep: true,
     width: true,
     height: true,
     steps: true,
@@ -130,12 +139,17 @@ export function overlay(...recipes: readonly Recipe[]): Recipe {
 /** What a request takes beside what describes the picture. */
 export interface RequestOptions extends Pick<ModelOptions, "vaeTiling"> {
   readonly tokenizer?: TokenizerFiles;
+  readonly seen?: SeenPictures | undefined;
 }
 
 /** A recipe as a request. The negative prompt of a command line is empty, not absent. */
-export function requestOf(recipe: Recipe, { vaeTiling, tokenizer }: RequestOptions): TextToImage {
-  const { prompt = "", negativePrompt = "" } = recipe;
-  return { ...recipe, prompt, negativePrompt, tokenizer, tiling: vaeTiling };
+export function requestOf(
+  recipe: Recipe,
+  { vaeTiling, tokenizer, seen }: RequestOptions,
+): TextToImage {
+  const { prompt = "", negativePrompt = "", sees, keep, ...others } = recipe;
+  const second = seen && sees && secondOf(sees, seen, keep);
+  return { ...others, prompt, negativePrompt, second, tokenizer, tiling: vaeTiling };
 }
 
 /** The files of `--tokenizer`. Throws `FileError` where there is no tokenizer. */

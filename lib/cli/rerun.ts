@@ -20,6 +20,7 @@ import { hashOf } from "./model_hash.ts";
 import { newCommand, parse, progressOptions } from "./options.ts";
 import { progressTo } from "./progress.ts";
 import { overlay } from "./request.ts";
+import { addSeenOptions } from "./second.ts";
 import { checkDrawBoxes } from "./telling.ts";
 import { printJson } from "./terminal.ts";
 
@@ -35,11 +36,11 @@ const NEAREST: Readonly<Record<Tool, MatchName | undefined>> = {
 };
 
 export async function rerun(argv: readonly string[]): Promise<number> {
-  const command = addDrawingOptions(
+  const command = addDrawingOptions(addSeenOptions(
     newCommand("rerun", "Makes a picture again from what its file says; options override it.")
       .argument("<image>")
       .option("-p, --prompt <text>", "what to show (default: the picture's)"),
-  );
+  ));
   parse(command, argv);
   const [path] = command.args;
   const options = await drawingOptions(command);
@@ -142,7 +143,7 @@ async function filesOf(
   const missing: string[] = [];
   // one first stage replaces the other
   const chosen = options.vae ?? options.taesd;
-  for (const role of ["model", "vae", "taesd", "tokenizer"] as const) {
+  for (const role of ["model", "vae", "taesd", "tokenizer", "image", "mask"] as const) {
     const name = files[role];
     const isReplaced = chosen !== undefined && (role === "vae" || role === "taesd");
     const path = options[role] ??

@@ -3,12 +3,10 @@
 import { UsageError } from "../base/errors.ts";
 import { drawAll } from "./batch.ts";
 import { checkGrid } from "./grid.ts";
-import { addDrawingOptions, drawingOptions, withDrawing } from "./drawing.ts";
+import { addDrawingOptions, type DrawingOptions, drawingOptions, drawOne } from "./drawing.ts";
 import { newCommand, parse } from "./options.ts";
-import { mayDiffer } from "./prompting.ts";
 import { overlay } from "./request.ts";
 import { drawSweep } from "./sweeping.ts";
-import { checkDrawBoxes } from "./telling.ts";
 
 function definition() {
   const command = newCommand("txt2img", "Makes a picture from a prompt.")
@@ -22,17 +20,19 @@ function definition() {
     (sweep: string, before: readonly string[]) => [...before, sweep],
     [],
   );
+  command.option("--map <path>", "colours that say what lies where, for models that read maps");
   return addDrawingOptions(command);
 }
 
 export async function txt2img(argv: readonly string[]): Promise<number> {
   const command = definition();
   parse(command, argv);
-  const options = await drawingOptions(command);
-  const { sweep } = command.opts<{ readonly sweep: readonly string[] }>();
+  const { sweep, map } = command.opts<{ sweep: readonly string[]; map?: string }>();
+  const asked = await drawingOptions(command);
+  const options: DrawingOptions = map === undefined ? asked : { ...asked, sees: "map", image: map };
   const words = command.args;
   checkGrid(options);
-  const isTold = options.label !== undefined || options.boxes !== undefined;
+  const isTold = options.label !== undefined || options.boxes !== undefined || map !== undefined;
   if (words.length === 0 && !isTold) throw new UsageError("Nothing to draw: a prompt was needed");
   const isStdin = words.length === 1 && words[0] === "-";
   if (isStdin && sweep.length > 0) {
@@ -41,11 +41,5 @@ export async function txt2img(argv: readonly string[]): Promise<number> {
   if (isStdin) return await drawAll("-", options);
   const recipe = overlay(options, { prompt: words.join(" ") });
   if (sweep.length > 0) return await drawSweep(options, recipe, sweep);
-  if (options.output === "-" && (options.batchCount ?? 1) > 1) {
-    throw new UsageError("Cannot write several pictures to stdout: -o - takes one, leave out -b");
-  }
-  checkDrawBoxes(options, [recipe]);
-  const pictures = options.batchCount ?? 1;
-  await withDrawing(options, (draw) => draw(recipe), { pictures, several: mayDiffer(recipe) });
-  return 0;
+  return await drawOne(options, recipe);
 }

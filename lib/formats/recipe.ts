@@ -15,6 +15,10 @@ export interface Recipe {
   readonly label?: string;
   /** What lies where, for models that read layouts. */
   readonly boxes?: readonly LabelledBox[];
+  /** What the model sees beside latents, whose file is told apart: a small picture, one with a hole, a map. */
+  readonly sees?: "low" | "mask" | "map";
+  /** With a hole: what is around it stays. */
+  readonly keep?: boolean;
   /** Pixels. */
   readonly width?: number;
   /** Pixels. */
@@ -69,7 +73,7 @@ export const TOOLS = {
 export type Tool = keyof typeof TOOLS;
 
 /** What a file is for; named as the option that takes it. */
-export type FileRole = "model" | "vae" | "taesd" | "tokenizer";
+export type FileRole = "model" | "vae" | "taesd" | "tokenizer" | "image" | "mask";
 
 /** How a picture was made, as its file says. */
 export interface Remembered {

@@ -6,17 +6,17 @@
 import { FormatError } from "../base/errors.ts";
 import type { UnetConfig } from "./unet.ts";
 
-/** Channels of a source; `latents`: numbers of one latent. Complete by construction: training offers these names. */
-const CHANNELS = {
-  low: () => 3,
-  mask: (latents: number) => 1 + latents,
-  map: () => 3,
-} as const;
-
-/** Where what is seen comes from. */
-export type BesideSource = keyof typeof CHANNELS;
-/** The names of all sources. */
+/** What can be seen. */
+export type BesideSource = "low" | "mask" | "map";
+/** All of it. */
 export const BESIDE_SOURCES: readonly BesideSource[] = ["low", "mask", "map"];
+
+/** Channels of a source; `latents`: numbers of one latent. */
+const CHANNELS: Readonly<Record<BesideSource, (latents: number) => number>> = {
+  low: () => 3,
+  mask: (latents) => 1 + latents,
+  map: () => 3,
+};
 
 /** What a denoiser sees beside latents. */
 export type Beside =

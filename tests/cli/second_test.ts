@@ -1,0 +1,124 @@
+import { deepEqual, equal, match, ok } from "node:assert/strict";
+import { join } from "node:path";
+import { decodePicture, encodePng, type Picture, readPngText } from "../../lib/formats/png.ts";
+import { inpaintingFolder } from "../inpainting.ts";
+import { FIXTURES, inFolder, ldm, type Outcome } from "./ldm.ts";
+
+function done(outcome: Outcome): Outcome {
+  equal(outcome.code, 0, outcome.stderr);
+  return outcome;
+}
+
+async function pictureAt(...path: readonly string[]): Promise<Picture> {
+  return await decodePicture(await Deno.readFile(join(...path)));
+}
+
+/** Grey stripes, or what `value` says. */
+function made(width: number, height: number, value = (x: number, y: number) => (x * 5 + y) % 251) {
+  const data = Uint8Array.from(
+    { length: width * height },
+    (_, i) => value(i % width, Math.floor(i / width)),
+  );
+  return encodePng({ width, height, channels: 1, data });
+}
+
+Deno.test("ldm inpaint makes what is white in the mask anew, keeps the rest to the bit, and can be run again", () =>
+  inFolder(async (cwd) => {
+    const model = await inpaintingFolder(cwd);
+    const quick = ["-m", model, "--steps", "2", "-s", "3", "-q"];
+    // no multiples of the first stage's factor
+    await Deno.writeFile(join(cwd, "photo.png"), await made(37, 30));
+    const isHole = (x: number, y: number) => x >= 9 && x < 25 && y >= 8;
+    const mask = await made(37, 30, (x, y) => isHole(x, y) ? 255 : 0);
+    await Deno.writeFile(join(cwd, "mask.png"), mask);
+    const ask = ["inpaint", "-i", "photo.png", "--mask", "mask.png", "a", "fox", ...quick];
+    done(await ldm([...ask, "-n", "blurry", "-o", "kept.png"], { cwd }));
+    done(await ldm([...ask, "-n", "blurry", "-o", "whole.png", "--no-keep"], { cwd }));
+    const [photo, kept, whole] = await Promise.all(
+      ["photo.png", "kept.png", "whole.png"].map((name) => pictureAt(cwd, name)),
+    );
+    deepEqual([kept.width, kept.height, kept.channels], [37, 30, 3]);
+    for (const [i, value] of kept.data.entries()) {
+      const pixel = Math.floor(i / 3);
+      const isAnew = isHole(pixel % 37, Math.floor(pixel / 37));
+      equal(value, isAnew ? whole.data[i] : photo.data[i], `number ${i}`);
+    }
+    const differs = whole.data.reduce((n, v, i) => n + (v === photo.data[i] ? 0 : 1), 0);
+    ok(differs > whole.data.length / 2);
+
+    const texts = await readPngText(await Deno.readFile(join(cwd, "whole.png")));
+    equal(texts.length, 1); // no graph
+    const said = /Size: 37x30, .*Second picture: mask, Image: photo.png, Mask: mask.png, Keep: Fal/;
+    match(texts[0][1], said);
+    for (const name of ["kept", "whole"]) {
+      const again = done(
+        await ldm(["rerun", `${name}.png`, "-o", "again.png", "--overwrite"], { cwd }),
+      );
+      equal(again.stdout, "again.png\n");
+      deepEqual(await pictureAt(cwd, "again.png"), await pictureAt(cwd, `${name}.png`));
+    }
+  }));
+
+Deno.test("ldm inpaint and ldm upscale refuse what they cannot use in one sentence", () =>
+  inFolder(async (cwd) => {
+    const model = await inpaintingFolder(cwd);
+    await Deno.writeFile(join(cwd, "photo.png"), await made(16, 8));
+    await Deno.writeFile(join(cwd, "mask.png"), await made(8, 8, () => 255));
+    await Deno.writeTextFile(join(cwd, "text.png"), "no picture");
+    const MISTAKES: readonly (readonly [number, readonly string[], RegExp])[] = [
+      [2, ["inpaint", "a fox", "-m", model], /^Nothing to fill: -i PATH names a picture/],
+      [2, ["inpaint", "-i", "photo.png", "-W", "64"], /unknown option '-W'/],
+      [2, ["inpaint", "-i", "photo.png", "-m", model], /without a mask: nothing in the picture/],
+      [
+        2,
+        ["inpaint", "-i", "photo.png", "--mask", "mask.png", "-m", model],
+        /of 16×8 pixels with a mask of 8×8: they must be equally large/,
+      ],
+      [1, ["inpaint", "-i", "none.png", "-m", model], /Cannot read the picture "none\.png"/],
+      [1, ["upscale", "text.png", "-m", model], /"text\.png"/],
+      [2, ["upscale", "photo.png", "-m", model], /it fills holes in pictures; a model that makes/],
+      [2, ["upscale"], /missing required argument 'image'/],
+      [2, ["a fox", "-m", model], /from text alone .* which fills holes in pictures: use `ldm inp/],
+      [
+        2,
+        ["a fox", "--map", "photo.png", "-m", `${FIXTURES}/tiny/sd1`],
+        /Cannot make a picture of a map .*: it sees no second picture/,
+      ],
+    ];
+    for (const [expected, args, said] of MISTAKES) {
+      const { code, stderr } = await ldm([...args, "-q"], { cwd });
+      equal(code, expected, `${args.join(" ")}: ${stderr}`);
+      match(stderr, /^ldm: [^\n]+\n$/);
+      match(stderr.slice("ldm: ".length), said);
+    }
+  }));
+
+Deno.test("ldm upscale makes pictures of any size larger by a model that ldm train made, and runs again", () =>
+  inFolder(async (cwd) => {
+    const set = Object.entries({
+      "data.size": 16,
+      "optimizer.batch": 1,
+      "diffusion.first_stage": `${FIXTURES}/tiny/sd1/vae`,
+      "diffusion.conditioner": '["concat"]',
+      "concat.factor": 2,
+      ...{ "unet.width": 8, "unet.groups": 4, "unet.layers": 1, "unet.heads": 2 },
+      ...{ "unet.multipliers": "[1, 2]", "unet.attention": "[0]", "unet.context": 8 },
+      ...{ "run.steps": 1, "run.save_every": 0, "sample.every": 0 },
+    }).flatMap(([name, value]) => ["--set", `${name}=${value}`]);
+    const data = join(FIXTURES, "pictures");
+    done(await ldm(["train", "diffusion", "--data", data, "-o", "run", ...set, "-q"], { cwd }));
+    const index = JSON.parse(await Deno.readTextFile(join(cwd, "run", "model_index.json")));
+    deepEqual(index.concat, { source: "low", factor: 2 });
+    await Deno.writeFile(join(cwd, "small.png"), await made(9, 5));
+    const ask = ["upscale", "small.png", "-m", "run", "--steps", "2", "-s", "1", "-q"];
+    done(await ldm([...ask, "-o", "large.png"], { cwd }));
+    const large = await pictureAt(cwd, "large.png");
+    deepEqual([large.width, large.height], [18, 10]);
+    await Deno.writeFile(join(cwd, "small.png"), await made(9, 5, () => 20));
+    done(await ldm(["rerun", "large.png", "-o", "other.png", "-q"], { cwd }));
+    const other = await pictureAt(cwd, "other.png");
+    equal(other.width, 18);
+    ok(other.data.some((value, i) => value !== large.data[i])); // it sees the small picture
+    const { stderr } = await ldm(["rerun", "large.png", "-i", "none.png", "-q"], { cwd });
+    match(stderr, /Cannot read the picture "none\.png"/);
+  }));
