@@ -80,11 +80,15 @@ export function paramsOf(graph: Graph, prefix = ""): Params {
 
 /**
  * The outputs with every stacked or cut parameter put together from whole ones, as training needs it: there each tensor
- * of the checkpoint has one place, whoever reads it.
+ * of the checkpoint has one place, whoever reads it. Those that `stay` names lie as they are read.
  */
-export function unstacked(outputs: readonly Tensor[]): Tensor[] {
+export function unstacked(
+  outputs: readonly Tensor[],
+  stay: { has(name: string): boolean } = new Set(),
+): Tensor[] {
   return rebuild(outputs, (node) => {
     if (node.op !== "parameter" || node.attrs.pieces === undefined) return node;
+    if (stay.has(node.attrs.name)) return node;
     const { graph, attrs: { pieces, role } } = node;
     const parts = pieces.map(({ name, shape, begin, end }) =>
       graph.parameter(name, shape, role).slice(0, begin, end)

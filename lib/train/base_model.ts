@@ -1,25 +1,17 @@
 /** A whole checkpoint that stays as it is while something beside it is trained: its configs, its weights, what it makes of texts. */
 
-import { sizeOf } from "../base/shape.ts";
 import { parseSchedulerConfig, type SchedulerConfig } from "../diffusion/plan.ts";
 import { type Architecture, architectureOf, requirePipeline } from "../engine/architecture.ts";
 import { type LoadedFirstStage, loadFirstStage, loadModel } from "../engine/load.ts";
 import type { Model } from "../engine/model.ts";
-import { compare, requireMatch } from "../engine/weights.ts";
+import { compare, releaseWeights, requireMatch, streamWeights } from "../engine/weights.ts";
 import {
   type Checkpoint,
   type ComponentName,
   openCheckpoint,
   requireComponent,
 } from "../formats/checkpoint.ts";
-import { toFloat32 } from "../formats/safetensors.ts";
-import {
-  type Parameters,
-  release,
-  storageBuffer,
-  type StoredParameter,
-  storeWeight,
-} from "../gpu/buffers.ts";
+import type { Parameters } from "../gpu/buffers.ts";
 import type { Device } from "../gpu/device.ts";
 import type { HostArray } from "../gpu/program.ts";
 import type { Graph, Tensor } from "../graph/tensor.ts";
@@ -28,7 +20,6 @@ import { clipOutput, type Family } from "../models/config.ts";
 import type { UnetConfig } from "../models/unet.ts";
 import { type Manifest, paramsOf } from "../nn/params.ts";
 import { type ClipTokenizer, clipTokenizer, folderTokenizer } from "../text/tokenizer.ts";
-import { fromCheckpoint } from "./component.ts";
 import type { UnetConditions } from "./denoising.ts";
 
 /** What is told of a picture; `undefined` in its place: nothing. */
@@ -93,9 +84,9 @@ export class BaseModel implements Disposable {
   }
 
   /** Reads no weights yet. Throws `FileError` and `FormatError` for what does not make pictures from text. */
-  static async open(device: Device, path: string): Promise<BaseModel> {
+  static async open(device: Device, path: string, weights: "f16" | "f32"): Promise<BaseModel> {
     using owned = new DisposableStack();
-    const options = { weights: "f32", lifetime: "run" } as const;
+    const options = { weights, lifetime: "run" } as const;
     const model = await loadModel(device, path, options);
     owned.defer(() => void model[Symbol.asyncDispose]());
     const stage = owned.use(await loadFirstStage(device, path, options));
@@ -110,41 +101,21 @@ export class BaseModel implements Disposable {
   }
 
   /**
-   * A component's weights as training reads them: each by its own name, in rows of f32; tables that cannot be bound so lie
-   * in f16. Throws `FormatError` where the file does not hold what the manifest says, `MemoryError` where it does not fit.
+   * A component's weights as its graph reads them, stacked where it reads several as one. `f16`: those that have more are
+   * rounded; `f32`: each as the file has it. Throws `FormatError` where the file does not hold what the manifest says,
+   * `MemoryError` where it does not fit.
    */
-  async weights(component: ComponentName, manifest: Manifest): Promise<BaseWeights> {
+  async weights(
+    component: ComponentName,
+    manifest: Manifest,
+    dtype: "f16" | "f32",
+  ): Promise<BaseWeights> {
     const { path } = this;
+    const device = this.#device;
     const weights = requireComponent(this.#checkpoint, component);
     requireMatch(compare(weights.infos, manifest, component), component, path);
-    using owned = new DisposableStack();
-    const device = this.#device;
-    const { gpu, profile: { maxBinding } } = device;
-    const parameters = new Map<string, StoredParameter>();
-    for (const entry of manifest.values()) {
-      const { name, shape, role } = entry;
-      const { dtype, data } = await weights.read(name.slice(component.length + 1));
-      const read = toFloat32(dtype, data, name);
-      const bytes = Math.ceil(sizeOf(shape) * 4 / 16) * 16;
-      if (role === "embedding" && bytes > maxBinding) {
-        const source = {
-          dtype: "f32",
-          data: new Uint8Array(read.buffer, read.byteOffset, read.byteLength),
-        } as const;
-        const stored = storeWeight(device, source, entry, "f16");
-        owned.defer(() => release(device, stored.resource));
-        parameters.set(name, stored);
-        continue;
-      }
-      const buffer = storageBuffer(device, bytes, name);
-      owned.defer(() => release(device, { kind: "buffer", buffer }));
-      gpu.queue.writeBuffer(buffer, 0, role === "conv" ? fromCheckpoint(read, shape) : read);
-      gpu.queue.submit([]); // staging memory lives until then
-      const layout = { format: "rows32", residence: "buffer" } as const;
-      parameters.set(name, { layout, bytes, resource: { kind: "buffer", buffer } });
-    }
-    const kept = owned.move();
-    return { parameters, [Symbol.dispose]: () => kept.dispose() };
+    const parameters = await streamWeights(device, { weights, manifest, component, path, dtype });
+    return { parameters, [Symbol.dispose]: () => releaseWeights(device, parameters) };
   }
 
   /** The text encoders as they are, outside of the training graph. The states of the latest texts are kept. */

@@ -182,6 +182,11 @@ const lora = {
     "layers that are trained, by the ends of their names",
   ),
   text_encoder: flag(false, "train those of the text encoder as well"),
+  weights: choice(
+    ["f16", "f32"],
+    "f16",
+    "of the checkpoint on the device; f32: as the file has them",
+  ),
   names: choice(LORA_NAMINGS, "kohya", "whose names are in its file; all tools read kohya's"),
   caption_dropout: number(0, share, "share of examples that are told nothing"),
   min_snr: number(0, notNegative, "gamma of min-SNR weighting; 0: none"),

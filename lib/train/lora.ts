@@ -143,7 +143,7 @@ export class LoraCourse implements Course, Disposable {
   ): Promise<LoraCourse> {
     using owned = new DisposableStack();
     const { lora, data, optimizer: { batch }, run } = settings;
-    const base = owned.use(await BaseModel.open(device, lora.model));
+    const base = owned.use(await BaseModel.open(device, lora.model, lora.weights));
     const { stage, unet: config } = base;
     const multiple = stage.factor * 2 ** (config.down.length - 1);
     if (data.size % multiple !== 0) {
@@ -170,7 +170,7 @@ export class LoraCourse implements Course, Disposable {
     );
     const parameters = new Map<string, StoredParameter>();
     for (const [component, manifest] of manifests) {
-      const weights = owned.use(await base.weights(component, manifest));
+      const weights = owned.use(await base.weights(component, manifest, lora.weights));
       for (const [name, stored] of weights.parameters) parameters.set(name, stored);
     }
     const trainer = owned.use(
@@ -240,7 +240,7 @@ export class LoraCourse implements Course, Disposable {
       timestep: graph.input("timestep", [rows]),
       ...text.build(graph, rows),
     });
-    const [prediction] = unstacked(withLowRanks([plain], ranks));
+    const [prediction] = unstacked(withLowRanks([plain], ranks), parameters);
     const all = new Map([...parameters, ...trainer.vectors.parameters(this.#best)]);
     using program = await compile(device, new Map([["prediction", prediction]]), all, {
       label: "samples",

@@ -29,7 +29,7 @@ export type Inputs = Readonly<Record<string, HostArray | DeviceRange>>;
 export interface TrainerOptions {
   /** Whether a parameter is trained. */
   readonly isTrained: (name: string) => boolean;
-  /** Parameters that are not. */
+  /** Parameters that are not, by the names under which the graph reads them or those of a checkpoint's tensors. */
   readonly frozen?: Parameters;
   readonly optimizer: AdamW;
   /**
@@ -92,7 +92,7 @@ export class Trainer implements Disposable {
     { isTrained, frozen = new Map(), optimizer: settings, memory, label }: TrainerOptions,
   ): Promise<Trainer> {
     using owned = new DisposableStack();
-    const [whole, ...told] = unstacked([loss, ...Object.values(reports)]);
+    const [whole, ...told] = unstacked([loss, ...Object.values(reports)], frozen);
     const manifest = [...manifestOf(whole.graph).values()].filter(({ name }) => isTrained(name));
     const vectors = owned.use(new Vectors(device, manifest));
     const parameters = manifest.map(({ name, shape, role }) =>
