@@ -21,6 +21,7 @@ import { type Dataset, type Vocabulary, vocabularyOf, withDefaults } from "../tr
 import { DiffusionCourse } from "../train/diffusion.ts";
 import { examples, type ReadyExample } from "../train/examples.ts";
 import { type Course, type LoopOptions, runCourse, type TrainingEvent } from "../train/loop.ts";
+import { withStart } from "../train/from.ts";
 import { LoraCourse } from "../train/lora.ts";
 import { openDataset } from "../train/open_dataset.ts";
 import { BEGINNING, type Position } from "../train/order.ts";
@@ -109,9 +110,11 @@ const lora: Recipe<LoraConfig> = {
     await LoraCourse.make(device, settings, { shown: await take(settings.sample.count) }),
 };
 
-const RUNS: { readonly [K in Kind]: (sources: readonly Source[]) => Started } = {
-  autoencoder: (sources) => started(autoencoder, sources),
-  diffusion: (sources) => started(diffusion, sources),
+const RUNS: {
+  readonly [K in Kind]: (sources: readonly Source[]) => Started | Promise<Started>;
+} = {
+  autoencoder: async (sources) => started(autoencoder, await withStart("autoencoder", sources)),
+  diffusion: async (sources) => started(diffusion, await withStart("diffusion", sources)),
   lora: (sources) => started(lora, sources),
 };
 
@@ -161,7 +164,9 @@ export async function train(argv: readonly string[]): Promise<number> {
   const [word, file] = command.args;
   const kind = kindOf(word);
   const run = RUNS[kind];
-  const { shared, text, colours, course: makeCourse } = run(await sourcesOf(kind, file, options));
+  const { shared, text, colours, course: makeCourse } = await run(
+    await sourcesOf(kind, file, options),
+  );
   if (options.printConfig) {
     await printLine(text.trimEnd());
     return 0;
@@ -195,6 +200,7 @@ export async function train(argv: readonly string[]): Promise<number> {
     take: (count) => first(dataset, from, count),
     vocabulary: () => vocabularyOf(dataset),
   });
+  for (const note of course.notes ?? []) progress.say(note);
   const { lr, schedule, warmup, final } = optimizer;
   const loop: LoopOptions = {
     ...{ folder, config: text, steps, batch: optimizer.batch, accumulate: optimizer.accumulate },

@@ -14,64 +14,17 @@ import { paramsOf } from "../nn/params.ts";
 import { pictureOf, saveComponent } from "./component.ts";
 import type { AutoencoderConfig } from "./config.ts";
 import type { ReadyExample } from "./examples.ts";
+import { vaeJson } from "./diffusers.ts";
+import { autoencoderShape, Start } from "./from.ts";
 import { initial, normal, type Rule, uniform } from "./initial.ts";
 import type { Course } from "./loop.ts";
 import type { AdamW } from "./optimizer.ts";
 import { seedOf } from "./order.ts";
 import { openPerceptual } from "./perceptual.ts";
 import { autoencoderObjective, discriminatorObjective } from "./reconstruction.ts";
+import { vaeConfigOf } from "./shapes.ts";
 import { type Objective, Trainer } from "./trainer.ts";
-
-/** Of every norm, as diffusers' AutoencoderKL has it. */
-const EPS = 1e-6;
-
-/** The autoencoder that settings ask for. */
-export function vaeConfigOf({ autoencoder: settings }: AutoencoderConfig): VaeConfig {
-  const levels = Math.log2(settings.f) + 1;
-  const multipliers = settings.multipliers.length > 0
-    ? settings.multipliers
-    : Array.from({ length: levels }, (_, i) => [1, 2, 4][Math.min(i, 2)]);
-  return {
-    inChannels: settings.colours,
-    outChannels: settings.colours,
-    latentChannels: settings.channels,
-    codes: settings.regulariser === "vq" ? settings.codebook : undefined,
-    channels: multipliers.map((multiplier) => multiplier * settings.width),
-    layers: settings.layers,
-    groups: settings.groups,
-    eps: EPS,
-    midAttention: settings.attention,
-    quantConv: true,
-    postQuantConv: true,
-    scalingFactor: 1,
-    shiftFactor: 0,
-  };
-}
-
-/** config.json of diffusers' AutoencoderKL or VQModel. `sampleSize`: pixels of a side that it was trained at. */
-export function vaeJson(config: VaeConfig, sampleSize: number): Record<string, unknown> {
-  const levels = config.channels.length;
-  const shared = {
-    act_fn: "silu",
-    block_out_channels: config.channels,
-    down_block_types: Array(levels).fill("DownEncoderBlock2D"),
-    up_block_types: Array(levels).fill("UpDecoderBlock2D"),
-    in_channels: config.inChannels,
-    out_channels: config.outChannels,
-    latent_channels: config.latentChannels,
-    layers_per_block: config.layers,
-    norm_num_groups: config.groups,
-    sample_size: sampleSize,
-    scaling_factor: config.scalingFactor,
-    mid_block_add_attention: config.midAttention,
-  };
-  return config.codes === undefined ? { _class_name: "AutoencoderKL", ...shared } : {
-    _class_name: "VQModel",
-    ...shared,
-    num_vq_embeddings: config.codes,
-    vq_embed_dim: config.latentChannels,
-  };
-}
+import type { WeightReader } from "./vectors.ts";
 
 /** AdamW's part of settings. */
 export function adamWOf(
@@ -101,6 +54,47 @@ const DISCRIMINATOR: readonly Rule[] = [
   ["weight", normal(0, 0.02)],
 ];
 
+/** What the run of an autoencoder begins with. */
+interface Beginning {
+  readonly config: VaeConfig;
+  /** config.json; `undefined`: as the config says. */
+  readonly json: Readonly<Record<string, unknown>> | undefined;
+  readonly read: WeightReader;
+  /** Whether latents keep their scale: denoisers know it. */
+  readonly keepsScale: boolean;
+  readonly notes: readonly string[];
+}
+
+/** An autoencoder as settings ask for it. */
+function newAutoencoder(settings: AutoencoderConfig): Beginning {
+  const codes: Rule = [
+    "quantize.embedding.weight",
+    ({ shape: [n, c] }, random) => uniform(random, n * c, 1 / n),
+  ];
+  return {
+    config: vaeConfigOf(settings),
+    json: undefined,
+    read: (entry) => initial(entry, settings.run.seed, [codes]),
+    keepsScale: false,
+    notes: [],
+  };
+}
+
+/** A checkpoint's autoencoder. Throws `FormatError` where it is none for these settings. */
+function goingOn(start: Start, settings: AutoencoderConfig): Beginning {
+  start.requireAgreement(settings, autoencoderShape(start));
+  const { vae } = start.architecture;
+  if (!vae) throw new TypeError("There is no autoencoder");
+  start.require("vae");
+  return {
+    config: vae,
+    json: start.json("vae"),
+    read: (entry) => start.read("vae", entry),
+    keepsScale: true,
+    notes: [`begins with the weights of "${start.path}"; latents keep their scale`],
+  };
+}
+
 /** Examples by which a run is judged, at least one each. */
 export interface Probe {
   readonly shown: readonly ReadyExample[];
@@ -112,6 +106,8 @@ export interface Probe {
 export class AutoencoderCourse implements Course, Disposable {
   readonly trainers: Readonly<Record<string, Trainer>>;
   readonly config: VaeConfig;
+  readonly notes: readonly string[];
+  readonly #began: Beginning;
   readonly #device: Device;
   readonly #settings: AutoencoderConfig;
   readonly #probe: Probe;
@@ -121,20 +117,23 @@ export class AutoencoderCourse implements Course, Disposable {
     device: Device,
     settings: AutoencoderConfig,
     probe: Probe,
+    began: Beginning,
     trainers: Readonly<Record<string, Trainer>>,
     owned: DisposableStack,
   ) {
     this.#device = device;
     this.#settings = settings;
     this.#probe = probe;
-    this.config = vaeConfigOf(settings);
+    this.#began = began;
+    this.config = began.config;
+    this.notes = began.notes;
     this.trainers = trainers;
     this.#owned = owned;
   }
 
   /**
-   * New weights, or those of `start` by name, in the graph's layout. Throws `FileError`, `FormatError` and `MemoryError`
-   * where the settings' perceptual loss cannot be used.
+   * New weights, or those of the settings' autoencoder, or those of `start` by name, in the graph's layout. Throws
+   * `FileError`, `FormatError` and `MemoryError` where the settings' autoencoder or perceptual loss cannot be used.
    */
   static async make(
     device: Device,
@@ -142,11 +141,15 @@ export class AutoencoderCourse implements Course, Disposable {
     probe: Probe,
     start: ReadonlyMap<string, Float32Array<ArrayBuffer>> = new Map(),
   ): Promise<AutoencoderCourse> {
-    const config = vaeConfigOf(settings);
+    using owned = new DisposableStack();
+    using from = settings.autoencoder.from === ""
+      ? undefined
+      : await Start.open(settings.autoencoder.from);
+    const began = from ? goingOn(from, settings) : newAutoencoder(settings);
+    const { config } = began;
     const { autoencoder, discriminator, data, optimizer: { batch }, run } = settings;
     const judge = { channels: discriminator.width, layers: discriminator.layers };
     const shape = [batch, data.size, data.size, config.inChannels];
-    using owned = new DisposableStack();
     const perceptual = autoencoder.perceptual === ""
       ? undefined
       : owned.use(await openPerceptual(device, autoencoder.perceptual, data.size));
@@ -175,13 +178,13 @@ export class AutoencoderCourse implements Course, Disposable {
       prefix: string,
       frozen: Parameters,
       objective: Objective,
-      rules: readonly Rule[],
+      read: WeightReader,
     ) => {
       const isTrained = (name: string) => name.startsWith(`${prefix}.`);
       const label = `the training of the ${prefix === "vae" ? "autoencoder" : prefix}`;
       const options = { isTrained, frozen, optimizer, memory: ceilingOf(settings), label };
       const trainer = owned.use(await Trainer.make(device, objective, options));
-      trainer.vectors.begin((entry) => start.get(entry.name) ?? initial(entry, run.seed, rules));
+      await trainer.vectors.begin((entry) => start.get(entry.name) ?? read(entry));
       trainers[prefix] = trainer;
       return trainer;
     };
@@ -193,17 +196,16 @@ export class AutoencoderCourse implements Course, Disposable {
         second.input("reconstruction", shape),
       ] as const;
       const hinge = discriminatorObjective(paramsOf(second, "discriminator"), judge, ...inputs);
-      const { vectors } = await make("discriminator", new Map(), hinge, DISCRIMINATOR);
+      const { vectors } = await make(
+        "discriminator",
+        new Map(),
+        hinge,
+        (entry) => initial(entry, run.seed, DISCRIMINATOR),
+      );
       frozen = new Map([...frozen, ...vectors.parameters()]);
     }
-    const width = config.codes ?? 1;
-    await make("vae", frozen, objective, [
-      [
-        "quantize.embedding.weight",
-        ({ shape: [n, c] }, random) => uniform(random, n * c, 1 / width),
-      ],
-    ]);
-    return new AutoencoderCourse(device, settings, probe, trainers, owned.move());
+    await make("vae", frozen, objective, began.read);
+    return new AutoencoderCourse(device, settings, probe, began, trainers, owned.move());
   }
 
   async backward(
@@ -290,14 +292,21 @@ export class AutoencoderCourse implements Course, Disposable {
     return (await this.#reconstruct(this.#probe.shown)).psnr;
   }
 
-  /** Writes `vae/`. Latents are scaled to a standard deviation of 1, measured. */
-  async save(folder: string): Promise<void> {
+  /** What latents are multiplied with for a standard deviation of 1, measured. */
+  async #scale(): Promise<number> {
     const { latents } = await this.#reconstruct(this.#probe.measured);
     const mean = latents.reduce((sum, value) => sum + value, 0) / latents.length;
     const variance = latents.reduce((sum, value) => sum + (value - mean) ** 2, 0) / latents.length;
-    const scalingFactor = 1 / Math.sqrt(Math.max(variance, 1e-12));
-    const json = vaeJson({ ...this.config, scalingFactor }, this.#settings.data.size);
-    await saveComponent(join(folder, "vae"), json, this.trainers.vae, "vae", {
+    return 1 / Math.sqrt(Math.max(variance, 1e-12));
+  }
+
+  /** Writes `vae/`. The scale of a new one's latents is measured. */
+  async save(folder: string): Promise<void> {
+    const { config } = this;
+    const { keepsScale, json } = this.#began;
+    const scalingFactor = keepsScale ? config.scalingFactor : await this.#scale();
+    const whole = json ?? vaeJson({ ...config, scalingFactor }, this.#settings.data.size);
+    await saveComponent(join(folder, "vae"), whole, this.trainers.vae, "vae", {
       from: this.#best,
       dtype: this.#settings.run.dtype,
     });

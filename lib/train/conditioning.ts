@@ -4,6 +4,8 @@ import { join } from "node:path";
 import { FormatError } from "../base/errors.ts";
 import type { FloatType } from "../formats/safetensors.ts";
 import type { Device } from "../gpu/device.ts";
+import type { TokenizerFiles } from "../text/tokenizer.ts";
+import type { ClipConfig } from "../models/clip.ts";
 import { type ConditionerConfig, conditionerJson } from "../models/conditioner.ts";
 import { tensorsUnder, type Weight, WEIGHT_FILES, writeComponent } from "./component.ts";
 import { type Conditioner, silent, together } from "./conditioner.ts";
@@ -27,6 +29,9 @@ import {
 
 /** Dispose of it to free what it holds. */
 export interface Conditioning extends Conditioner, Disposable {
+  /** The text encoder that is trained, and what reads classes and boxes. */
+  readonly text: ClipConfig | undefined;
+  readonly learnt: ConditionerConfig | undefined;
   /** Writes what making pictures needs of it, and says what it is. Throws `FileError`. */
   save(folder: string, weights: readonly Weight[], dtype: FloatType): Promise<Pipeline>;
 }
@@ -37,19 +42,25 @@ interface Part extends Conditioner {
   readonly width: number;
   /** Whose width that is, among settings. */
   readonly widthOf: string;
+  readonly text?: ClipConfig;
+  readonly learnt?: ConditionerConfig;
   readonly save: Conditioning["save"];
 }
 
-/** Throws `FileError` and `FormatError` where the settings' text encoder cannot be used, or widths differ. */
+/**
+ * A text encoder that is trained reads by the files of `tokenizer`, or with CLIP's vocabulary. Throws `FileError` and
+ * `FormatError` where the settings' text encoder cannot be used, or widths differ.
+ */
 export async function openConditioning(
   device: Device,
   settings: DiffusionConfig,
   vocabulary: Vocabulary,
+  tokenizer?: TokenizerFiles,
 ): Promise<Conditioning> {
   using owned = new DisposableStack();
   const { diffusion: { conditioner: names }, unet: { context } } = settings;
   const parts: Part[] = [];
-  if (names.includes("text")) parts.push(textPart(settings));
+  if (names.includes("text")) parts.push(textPart(settings, tokenizer));
   if (names.includes("clip")) {
     const frozen = owned.use(await FrozenText.open(device, settings.clip.path));
     parts.push(clipPart(frozen));
@@ -67,6 +78,8 @@ export async function openConditioning(
   const all = together(parts);
   const held = owned.move();
   return {
+    text: parts.find(({ text }) => text)?.text,
+    learnt: parts.find(({ learnt }) => learnt)?.learnt,
     tokens: all.tokens,
     context: all.context,
     inputs: all.inputs,
@@ -88,6 +101,7 @@ function learntPart(config: ConditionerConfig): Part {
     ...(parts.length === 0 ? silent(config.width) : together(parts)),
     width: config.width,
     widthOf: "unet.context",
+    learnt: config,
     async save(folder, weights, dtype) {
       const tensors = tensorsUnder(CONDITIONER, weights, dtype);
       const path = join(folder, CONDITIONER);
@@ -103,13 +117,14 @@ const TEXT_PIPELINE: Pipeline = {
   tokenizer: ["transformers", "CLIPTokenizer"],
 };
 
-function textPart(settings: DiffusionConfig): Part {
-  const { tokenizer, files } = textTokenizerOf(settings);
+function textPart(settings: DiffusionConfig, given: TokenizerFiles | undefined): Part {
+  const { tokenizer, files } = textTokenizerOf(settings, given);
   const config = textConfigOf(settings, tokenizer);
   return {
     ...textConditioner(config, tokenizer),
     width: config.width,
     widthOf: "text.width",
+    text: config,
     async save(folder, weights, dtype) {
       const path = join(folder, TEXT_ENCODER);
       const tensors = tensorsUnder(TEXT_ENCODER, weights, dtype);

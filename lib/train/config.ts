@@ -80,6 +80,7 @@ const sample = {
 };
 
 const autoencoder = {
+  from: text("", "an autoencoder to go on from, whose shape it is; empty: a new one"),
   regulariser: choice(["kl", "vq"], "kl", "a slight Gaussian prior, or a codebook"),
   f: choice([2, 4, 8, 16, 32], 8, "how many pixels of a side become one latent"),
   channels: whole(4, positive, "of the latents"),
@@ -113,6 +114,7 @@ const CONDITIONERS = ["text", "clip", "class", "boxes", "concat"] as const;
 
 const diffusion = {
   first_stage: requiredText("an autoencoder: a vae folder, a checkpoint, or TAESD"),
+  from: text("", "a checkpoint to go on from, whose shape it is; empty: a new denoiser"),
   conditioner: list(choice(CONDITIONERS, "text", ""), ["text"], "what it is told; []: nothing"),
   train_conditioner: flag(true, "together with the denoiser (CLIP stays as it is)"),
   caption_dropout: number(0.1, share, "share of examples that are told nothing, for guidance"),

@@ -6,9 +6,8 @@ import { architectureOf } from "../engine/architecture.ts";
 import { type Checkpoint, openCheckpoint, type Weights } from "../formats/checkpoint.ts";
 import type { TensorData } from "../formats/safetensors.ts";
 import type { TokenizerFiles } from "../text/tokenizer.ts";
-import { vaeJson } from "./autoencoder.ts";
 import { makeFolder, WEIGHT_FILES, writeComponent, writeJson, writeText } from "./component.ts";
-import { taesdJson } from "./diffusers.ts";
+import { taesdJson, vaeJson } from "./diffusers.ts";
 
 /** The tensors of a component, each read when it is written. */
 function tensorsOf(weights: Weights): TensorData[] {

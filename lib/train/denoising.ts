@@ -4,6 +4,7 @@
  */
 
 import { torchCpu } from "../base/random.ts";
+import type { SchedulerConfig } from "../diffusion/plan.ts";
 import { alphasCumprod, BETAS, rescaleZeroTerminalSnr } from "../diffusion/schedule.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { unet, type UnetConfig, type UnetInputs } from "../models/unet.ts";
@@ -148,6 +149,19 @@ const SCHEDULES = {
   scaled_linear: "scaled_linear",
   cosine: "squaredcos_cap_v2",
 } as const;
+
+/** The settings that say what a scheduler's config says; diffusers' defaults where it says nothing. */
+export function noiseSettingsOf(scheduler: SchedulerConfig): NoiseSettings {
+  const { betaSchedule = "linear", betaStart = 0.0001, betaEnd = 0.02 } = scheduler;
+  return {
+    prediction: scheduler.prediction ?? "epsilon",
+    beta_schedule: betaSchedule === "squaredcos_cap_v2" ? "cosine" : betaSchedule,
+    beta_start: betaStart,
+    beta_end: betaEnd,
+    timesteps: scheduler.trainTimesteps ?? 1000,
+    zero_terminal_snr: scheduler.rescaleZeroSnr ?? false,
+  };
+}
 
 /** Shares of picture and noise at every time. */
 export function timesOf(settings: NoiseSettings): Times {

@@ -3,6 +3,7 @@
 import type { ClipConfig } from "../models/clip.ts";
 import type { TaesdConfig } from "../models/taesd.ts";
 import type { UnetConfig, UnetLevel } from "../models/unet.ts";
+import type { VaeConfig } from "../models/vae.ts";
 
 /** config.json of diffusers' UNet2DConditionModel; levels have as many transformer layers in every block. */
 export function unetJson(config: UnetConfig): Record<string, unknown> {
@@ -35,6 +36,40 @@ export function unetJson(config: UnetConfig): Record<string, unknown> {
     up_block_types: up.map(block("Up")),
     use_linear_projection: config.linearProjection,
   };
+}
+
+/** config.json of diffusers' AutoencoderKL or VQModel. `sampleSize`: pixels of a side that it was trained at. */
+export function vaeJson(config: VaeConfig, sampleSize: number): Record<string, unknown> {
+  const levels = config.channels.length;
+  const shared = {
+    act_fn: "silu",
+    block_out_channels: config.channels,
+    down_block_types: Array(levels).fill("DownEncoderBlock2D"),
+    up_block_types: Array(levels).fill("UpDecoderBlock2D"),
+    in_channels: config.inChannels,
+    out_channels: config.outChannels,
+    latent_channels: config.latentChannels,
+    layers_per_block: config.layers,
+    norm_num_groups: config.groups,
+    sample_size: sampleSize,
+    scaling_factor: config.scalingFactor,
+    mid_block_add_attention: config.midAttention,
+  };
+  const { quantConv, postQuantConv, shiftFactor } = config;
+  return config.codes === undefined
+    ? {
+      _class_name: "AutoencoderKL",
+      ...shared,
+      ...(shiftFactor !== 0 && { shift_factor: shiftFactor }),
+      use_post_quant_conv: postQuantConv,
+      use_quant_conv: quantConv,
+    }
+    : {
+      _class_name: "VQModel",
+      ...shared,
+      num_vq_embeddings: config.codes,
+      vq_embed_dim: config.latentChannels,
+    };
 }
 
 /** config.json of transformers' CLIPTextModel. */

@@ -15,9 +15,10 @@ import type { Parameters } from "../gpu/buffers.ts";
 import type { Device } from "../gpu/device.ts";
 import { compile } from "../gpu/program.ts";
 import { Graph } from "../graph/tensor.ts";
-import { unet, type UnetConfig, type UnetLevel } from "../models/unet.ts";
+import { unet, type UnetConfig } from "../models/unet.ts";
 import { paramsOf, unstacked } from "../nn/params.ts";
 import { adamWOf, ceilingOf } from "./autoencoder.ts";
+import { type Beginning, goingOn, newDenoiser } from "./beginning.ts";
 import { type Beside, besideOf } from "./beside.ts";
 import {
   makeFolder,
@@ -33,71 +34,16 @@ import type { DiffusionConfig } from "./config.ts";
 import { copyFirstStage } from "./copied.ts";
 import type { Vocabulary } from "./dataset.ts";
 import { denoisingObjective, drawAt, noisyInputs, schedulerJson, timesOf } from "./denoising.ts";
-import { pipelineJson, stableDiffusionJson, unetJson } from "./diffusers.ts";
+import { pipelineJson, stableDiffusionJson } from "./diffusers.ts";
 import type { ReadyExample } from "./examples.ts";
+import { Start } from "./from.ts";
 import { Frozen } from "./frozen.ts";
-import { initial, normal, type Rule, zeros } from "./initial.ts";
 import { type LatentSource, openLatents } from "./latents.ts";
 import type { Course, Losses } from "./loop.ts";
 import { seedOf } from "./order.ts";
 import { predictionOf, rowsOf, samplePicture } from "./sampling.ts";
 import { Trainer } from "./trainer.ts";
-
-/** Of the group norms in resnets, of those that open transformers, of layer norms: diffusers' UNet2DConditionModel. */
-const NORMS = { eps: 1e-5, transformerEps: 1e-6, layerEps: 1e-5 } as const;
-
-/** The latents that a denoiser works on. */
-export interface LatentForm {
-  readonly channels: number;
-  /** Latents of a side. */
-  readonly size: number;
-  /** Channels that it sees beside them. */
-  readonly beside: number;
-}
-
-/** The denoiser that settings ask for. Throws `FormatError` where the heads do not divide the coarsest level. */
-export function unetConfigOf(
-  { unet: settings }: Pick<DiffusionConfig, "unet">,
-  { channels, size, beside }: LatentForm,
-): UnetConfig {
-  const { width, multipliers, layers, attention, depth, heads, groups, context } = settings;
-  const levels = multipliers.map((multiplier, i) => ({
-    channels: multiplier * width,
-    depth: attention.includes(i) ? depth : undefined,
-  }));
-  const coarsest = levels[levels.length - 1].channels;
-  if (coarsest % heads !== 0) {
-    throw new FormatError(
-      `Cannot train this denoiser: its coarsest level, which always has attention, has ${coarsest} channels, and that is ` +
-        `no multiple of unet.heads, which is ${heads}`,
-    );
-  }
-  const level = (count: number) => (each: typeof levels[number]): UnetLevel => ({
-    channels: each.channels,
-    heads,
-    transformers: Array.from({ length: count }, () => each.depth),
-  });
-  return {
-    ...NORMS,
-    inChannels: channels + beside,
-    outChannels: channels,
-    down: levels.map(level(layers)),
-    mid: { heads, transformer: depth },
-    up: levels.toReversed().map(level(layers + 1)),
-    contextWidth: context,
-    groups,
-    activation: "gelu",
-    linearProjection: false,
-    flipSinToCos: true,
-    freqShift: 0,
-    convInKernel: 3,
-    convOutKernel: 3,
-    downsamplePadding: 1,
-    guidanceWidth: undefined,
-    addition: undefined,
-    sampleSize: size,
-  };
-}
+import type { WeightReader } from "./vectors.ts";
 
 /** Arrays of one length, one after another. */
 function joined(parts: readonly Float32Array[]): Float32Array<ArrayBuffer> {
@@ -106,14 +52,6 @@ function joined(parts: readonly Float32Array[]): Float32Array<ArrayBuffer> {
   parts.forEach((part, i) => all.set(part, i * length));
   return all;
 }
-
-/** What adds to a stream begins with nothing to add (the paper's `zero_module`); CLIP's positions are small. */
-const RULES: readonly Rule[] = [
-  ["unet.conv_out.weight", zeros],
-  [".conv2.weight", zeros],
-  [".proj_out.weight", zeros],
-  ["position_embedding.weight", normal(0, 0.02)],
-];
 
 /** What a run needs to be told of its data. */
 export interface DiffusionData {
@@ -140,19 +78,28 @@ interface Parts {
 export class DiffusionCourse implements Course, Disposable {
   readonly trainers: { readonly denoiser: Trainer };
   readonly config: UnetConfig;
+  readonly notes: readonly string[];
+  /** config.json of the denoiser. */
+  readonly #json: Beginning["json"];
   readonly #parts: Parts;
   readonly #owned: DisposableStack;
 
-  private constructor(config: UnetConfig, parts: Parts, owned: DisposableStack) {
+  private constructor(
+    { config, json, notes }: Beginning,
+    parts: Parts,
+    owned: DisposableStack,
+  ) {
     this.config = config;
+    this.notes = notes;
+    this.#json = json;
     this.trainers = { denoiser: parts.trainer };
     this.#parts = parts;
     this.#owned = owned;
   }
 
   /**
-   * New weights, or those of `start` by name, in the graph's layout. Throws `FileError`, `FormatError` and `MemoryError`
-   * where the settings' first stage or text encoder cannot be used.
+   * New weights, or those of the settings' checkpoint, or those of `start` by name, in the graph's layout. Throws
+   * `FileError`, `FormatError` and `MemoryError` where the settings' first stage, text encoder or checkpoint cannot be used.
    */
   static async make(
     device: Device,
@@ -161,7 +108,7 @@ export class DiffusionCourse implements Course, Disposable {
     start: ReadonlyMap<string, Float32Array<ArrayBuffer>> = new Map(),
   ): Promise<DiffusionCourse> {
     using owned = new DisposableStack();
-    const { diffusion, data, optimizer: { batch }, run } = settings;
+    const { diffusion, data, optimizer: { batch } } = settings;
     const { first_stage } = diffusion;
     const stage = owned.use(
       await loadFirstStage(device, first_stage, { weights: "f32", lifetime: "run" }),
@@ -179,10 +126,19 @@ export class DiffusionCourse implements Course, Disposable {
           `of the picture; use prediction = "v_prediction"`,
       );
     }
-    const conditioning = owned.use(await openConditioning(device, settings, vocabulary));
+    using from = diffusion.from === "" ? undefined : await Start.open(diffusion.from);
+    const tokenizer = await from?.tokenizerFiles();
+    const conditioning = owned.use(
+      await openConditioning(device, settings, vocabulary, tokenizer),
+    );
     const { latentChannels: channels, factor } = stage;
     const beside = besideOf(settings, { channels, size, factor }, () => latents);
-    const config = unetConfigOf(settings, { channels, size, beside: beside?.channels ?? 0 });
+    const form = { channels, size, beside: beside?.channels ?? 0 };
+    const beginning = from
+      ? goingOn(from, settings, form, conditioning)
+      : newDenoiser(settings, form);
+    const { config } = beginning;
+    const read: WeightReader = (entry) => start.get(entry.name) ?? beginning.read(entry);
     const graph = new Graph();
     const objective = denoisingObjective(
       paramsOf(graph, "unet"),
@@ -193,12 +149,10 @@ export class DiffusionCourse implements Course, Disposable {
       beside && graph.input("beside", [batch, size, size, beside.channels]),
     );
     const fixed = diffusion.train_conditioner ? new Map() : conditionerManifest(conditioning);
+    const values = new Map<string, Float32Array<ArrayBuffer>>();
+    for (const entry of fixed.values()) values.set(entry.name, await read(entry));
     const frozen = owned.use(
-      new Frozen(
-        device,
-        fixed,
-        (entry) => start.get(entry.name) ?? initial(entry, run.seed, RULES),
-      ),
+      new Frozen(device, fixed, ({ name }) => values.get(name) ?? new Float32Array()),
     );
     const trainer = owned.use(
       await Trainer.make(device, objective, {
@@ -209,12 +163,12 @@ export class DiffusionCourse implements Course, Disposable {
         label: "the training of the denoiser",
       }),
     );
-    trainer.vectors.begin((entry) => start.get(entry.name) ?? initial(entry, run.seed, RULES));
+    await trainer.vectors.begin(read);
     const latents = owned.use(await openLatents(stage, settings, diffusion.cache_latents));
     const parts = {
       ...{ device, settings, shown, stage, latents, beside, conditioning, frozen, trainer },
     };
-    return new DiffusionCourse(config, parts, owned.move());
+    return new DiffusionCourse(beginning, parts, owned.move());
   }
 
   async backward(
@@ -323,8 +277,7 @@ export class DiffusionCourse implements Course, Disposable {
     } = this.#parts;
     const weights = [...await weightsOf(trainer, this.#best), ...frozen.weights];
     const tensors = tensorsUnder("unet", weights, dtype);
-    const json = unetJson(this.config);
-    await writeComponent(join(folder, "unet"), json, tensors, WEIGHT_FILES.diffusers);
+    await writeComponent(join(folder, "unet"), this.#json, tensors, WEIGHT_FILES.diffusers);
     const vae = await copyFirstStage(diffusion.first_stage, folder);
     await makeFolder(join(folder, "scheduler"));
     const scheduler = join(folder, "scheduler", "scheduler_config.json");

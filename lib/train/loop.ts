@@ -31,6 +31,8 @@ export interface Losses {
 /** What is trained. */
 export interface Course {
   readonly trainers: Trainers;
+  /** What the user should know before it begins. */
+  readonly notes?: readonly string[];
   /** Loss and gradients of a batch; `index` counts batches of the whole run, `step` steps from 1. */
   backward(
     examples: readonly ReadyExample[],

@@ -182,7 +182,9 @@ export class LoraCourse implements Course, Disposable {
         label: "the training of the LoRA",
       }),
     );
-    trainer.vectors.begin((entry) => start.get(entry.name) ?? initial(entry, run.seed, RULES));
+    await trainer.vectors.begin((entry) =>
+      start.get(entry.name) ?? initial(entry, run.seed, RULES)
+    );
     const latents = owned.use(await openLatents(stage, settings, lora.cache_latents));
     const parts = { device, settings, shown, base, ranks, text, latents, parameters, trainer };
     return new LoraCourse(parts, owned.move());

@@ -39,12 +39,12 @@ export function textConfigOf(
   };
 }
 
-/** CLIP's vocabulary, or its beginning, for prompts as long as settings say. */
-export function textTokenizerOf({ text }: Pick<DiffusionConfig, "text">): {
-  readonly tokenizer: ClipTokenizer;
-  readonly files: Required<TokenizerFiles>;
-} {
-  const files = clipTokenizerFiles(text.length, END, text.vocabulary);
+/** The tokenizer of files, or CLIP's vocabulary, or its beginning, for prompts as long as settings say. */
+export function textTokenizerOf(
+  { text }: Pick<DiffusionConfig, "text">,
+  given: TokenizerFiles | undefined,
+): { readonly tokenizer: ClipTokenizer; readonly files: TokenizerFiles } {
+  const files = given ?? clipTokenizerFiles(text.length, END, text.vocabulary);
   return { tokenizer: folderTokenizer(files), files };
 }
 

@@ -24,6 +24,11 @@ export interface Group {
   readonly buffers: Readonly<Record<VectorName, GPUBuffer>>;
 }
 
+/** Values of a parameter as the graph has them. */
+export type WeightReader = (
+  entry: ManifestEntry,
+) => Float32Array<ArrayBuffer> | Promise<Float32Array<ArrayBuffer>>;
+
 /** Numbers from one parameter to the next: bindings begin at multiples of 256 bytes. */
 const ALIGNMENT = 64;
 
@@ -103,11 +108,17 @@ export class Vectors implements Disposable {
     }
   }
 
-  /** Weights as a run begins, and their average, which is the same then. Values lie as the graph has them. */
-  begin(valuesOf: (entry: ManifestEntry) => Float32Array<ArrayBuffer>): void {
-    const values = new Map([...this.places].map(([name, { entry }]) => [name, valuesOf(entry)]));
-    this.write("weight", values);
-    this.write("average", values);
+  /**
+   * Weights as a run begins, and their average, which is the same then; one after another, so that few are in memory.
+   * Values lie as the graph has them.
+   */
+  async begin(valuesOf: WeightReader): Promise<void> {
+    for (const [name, { entry }] of this.places) {
+      const values = new Map([[name, await valuesOf(entry)]]);
+      this.write("weight", values);
+      this.write("average", values);
+      this.#device.gpu.queue.submit([]); // staging memory lives until then
+    }
   }
 
   /** One vector of all parameters, by name. */

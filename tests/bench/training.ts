@@ -9,7 +9,7 @@ import type { Device } from "../../lib/gpu/device.ts";
 import type { HostArray } from "../../lib/gpu/program.ts";
 import { Graph } from "../../lib/graph/tensor.ts";
 import { paramsOf } from "../../lib/nn/params.ts";
-import { adamWOf, vaeConfigOf, vaeJson } from "../../lib/train/autoencoder.ts";
+import { adamWOf } from "../../lib/train/autoencoder.ts";
 import {
   autoencoderConfig,
   diffusionConfig,
@@ -17,11 +17,11 @@ import {
   settingOf,
 } from "../../lib/train/config.ts";
 import { denoisingObjective } from "../../lib/train/denoising.ts";
-import { unetJson } from "../../lib/train/diffusers.ts";
-import { unetConfigOf } from "../../lib/train/diffusion.ts";
+import { unetJson, vaeJson } from "../../lib/train/diffusers.ts";
 import { initial } from "../../lib/train/initial.ts";
 import type { AdamW } from "../../lib/train/optimizer.ts";
 import { autoencoderObjective } from "../../lib/train/reconstruction.ts";
+import { unetConfigOf, vaeConfigOf } from "../../lib/train/shapes.ts";
 import { type Objective, Trainer } from "../../lib/train/trainer.ts";
 import type { Peer } from "./peers.ts";
 import { whereTimeGoes } from "./profile.ts";
@@ -129,7 +129,7 @@ export async function* trainingSections(
       optimizer,
       label: name,
     });
-    trainer.vectors.begin((entry) => initial(entry, 0));
+    await trainer.vectors.begin((entry) => initial(entry, 0));
     const inputs = inputsOf(objective);
     let t = 0;
     const step = async () => {

@@ -85,7 +85,7 @@ export class Classifier implements Disposable {
         label: "training the classifier",
       }),
     );
-    trainer.vectors.begin((entry) => initial(entry, SEED));
+    await trainer.vectors.begin((entry) => initial(entry, SEED));
     const perEpoch = Math.floor(labels.length / BATCH);
     const steps = EPOCHS * perEpoch;
     for (let step = 0; step < steps; step++) {

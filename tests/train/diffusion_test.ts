@@ -13,7 +13,7 @@ import {
   noisyInputs,
   timesOf,
 } from "../../lib/train/denoising.ts";
-import { unetConfigOf } from "../../lib/train/diffusion.ts";
+import { unetConfigOf } from "../../lib/train/shapes.ts";
 import { textConditioner } from "../../lib/train/text_conditioner.ts";
 import { Trainer } from "../../lib/train/trainer.ts";
 import { readGolden } from "../golden.ts";

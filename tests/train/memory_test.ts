@@ -4,10 +4,11 @@ import { torchCpu } from "../../lib/base/random.ts";
 import { type Device, openDevice } from "../../lib/gpu/device.ts";
 import { Graph } from "../../lib/graph/tensor.ts";
 import { paramsOf } from "../../lib/nn/params.ts";
-import { adamWOf, vaeConfigOf } from "../../lib/train/autoencoder.ts";
+import { adamWOf } from "../../lib/train/autoencoder.ts";
 import { autoencoderConfig } from "../../lib/train/config.ts";
 import { initial } from "../../lib/train/initial.ts";
 import { autoencoderObjective } from "../../lib/train/reconstruction.ts";
+import { vaeConfigOf } from "../../lib/train/shapes.ts";
 import { Trainer } from "../../lib/train/trainer.ts";
 
 const SHAPE = [2, 32, 32, 3];
@@ -42,7 +43,7 @@ async function trainer(device: Device, memory?: number): Promise<Trainer> {
     memory,
     label: "the training of the test",
   });
-  made.vectors.begin((entry) => initial(entry, 1));
+  await made.vectors.begin((entry) => initial(entry, 1));
   return made;
 }
 
