@@ -5,6 +5,7 @@ import { UsageError } from "../base/errors.ts";
 import { readSettingsFile, type Source } from "../formats/settings.ts";
 import { type Device, openDevice } from "../gpu/device.ts";
 import { AutoencoderCourse } from "../train/autoencoder.ts";
+import { wantsMaps } from "../train/beside.ts";
 import {
   type AutoencoderConfig,
   autoencoderConfig,
@@ -59,6 +60,8 @@ interface Recipe<C extends Shared> {
   readonly settings: (sources: readonly Source[]) => C;
   readonly print: (settings: C) => string;
   readonly colours: (settings: C) => 1 | 3;
+  /** Whether it needs maps. */
+  readonly maps: (settings: C) => boolean;
   readonly course: (
     device: Device,
     settings: C,
@@ -81,6 +84,7 @@ const autoencoder: Recipe<AutoencoderConfig> = {
   settings: autoencoderConfig,
   print: (settings) => printConfig("autoencoder", settings),
   colours: ({ autoencoder: { colours } }) => colours,
+  maps: () => false,
   course: async (device, settings, { take }) =>
     await AutoencoderCourse.make(device, settings, {
       shown: await take(settings.sample.count),
@@ -92,6 +96,7 @@ const diffusion: Recipe<DiffusionConfig> = {
   settings: diffusionConfig,
   print: (settings) => printConfig("diffusion", settings),
   colours: () => 3,
+  maps: wantsMaps,
   course: async (device, settings, { take, vocabulary }) => {
     const { conditioner } = settings.diffusion;
     const isNamed = conditioner.includes("class") || conditioner.includes("boxes");
@@ -106,6 +111,7 @@ const lora: Recipe<LoraConfig> = {
   settings: loraConfig,
   print: (settings) => printConfig("lora", settings),
   colours: () => 3,
+  maps: () => false,
   course: async (device, settings, { take }) =>
     await LoraCourse.make(device, settings, { shown: await take(settings.sample.count) }),
 };
@@ -123,6 +129,7 @@ interface Started {
   readonly shared: Shared;
   readonly text: string;
   readonly colours: 1 | 3;
+  readonly maps: boolean;
   course(device: Device, data: Given): Promise<Ready>;
 }
 
@@ -132,6 +139,7 @@ function started<C extends Shared>(recipe: Recipe<C>, sources: readonly Source[]
     shared: settings,
     text: recipe.print(settings),
     colours: recipe.colours(settings),
+    maps: recipe.maps(settings),
     course: (device, data) => recipe.course(device, settings, data),
   };
 }
@@ -164,7 +172,7 @@ export async function train(argv: readonly string[]): Promise<number> {
   const [word, file] = command.args;
   const kind = kindOf(word);
   const run = RUNS[kind];
-  const { shared, text, colours, course: makeCourse } = await run(
+  const { shared, text, colours, maps, course: makeCourse } = await run(
     await sourcesOf(kind, file, options),
   );
   if (options.printConfig) {
@@ -189,6 +197,7 @@ export async function train(argv: readonly string[]): Promise<number> {
       ...{ width: data.size, height: data.size, channels: colours },
       ...{ crop: data.crop, flip: data.flip, filter: data.filter, seed, position },
       ...{ boxOrder: data.boxes, ahead: data.ahead, keepBytes: data.keep_mib * 2 ** 20 },
+      maps,
       report: (sentence) => progress.warn(sentence),
     });
   const { memoryBudget } = options;

@@ -1,6 +1,6 @@
 /**
  * What a data set says of its pictures: Hugging Face's imagefolder files (`metadata.jsonl`, `metadata.csv`: `file_name`,
- * `text`, `label`, `objects`) and the `.json` of WebDataset samples, which holds the same but the name.
+ * `text`, `label`, `objects`, `map`) and the `.json` of WebDataset samples, which holds the same but the name.
  */
 
 import { parseCsv } from "../base/csv.ts";
@@ -14,6 +14,8 @@ export interface Annotation {
   /** The name or the number of its class. */
   readonly label?: string;
   readonly objects?: readonly MarkedBox[];
+  /** A picture whose colours say what lies where; relative to the file that says it, with slashes. */
+  readonly map?: string;
 }
 
 export interface AnnotatedFile extends Annotation {
@@ -40,6 +42,7 @@ const KEYS = {
   file: ["file_name", "image", "file", "path"],
   text: ["text", "caption", "prompt"],
   label: ["label", "class", "cls"],
+  map: ["map"],
 } as const;
 
 function isRecord(value: unknown): value is Fields {
@@ -63,12 +66,19 @@ function named(fields: Fields, keys: readonly string[]): string | undefined {
 export function annotationOf(json: unknown): Annotation {
   if (!isRecord(json)) throw new FormatError("it is not a JSON object");
   const [text, label] = [named(json, KEYS.text), named(json, KEYS.label)];
+  const map = named(json, KEYS.map);
   const { objects } = json;
   return {
     ...(text === undefined ? {} : { text: oneLine(text) }),
     ...(label === undefined ? {} : { label }),
+    ...(map === undefined ? {} : { map: pathOf(map) }),
     ...(objects === undefined || objects === null ? {} : { objects: markedBoxes(objects) }),
   };
+}
+
+/** A path with slashes, from where it is said. */
+function pathOf(file: string): string {
+  return file.replaceAll("\\", "/").replace(/^(\.\/)+/, "");
 }
 
 /** A caption's lines as one. */
@@ -127,7 +137,7 @@ function collect(
       const file = isRecord(json) ? named(json, KEYS.file) : undefined;
       if (file === undefined) throw new FormatError("it has no file_name");
       files.push({
-        file: file.replaceAll("\\", "/").replace(/^(\.\/)+/, ""),
+        file: pathOf(file),
         ...annotationOf(json),
       });
     } catch (error) {

@@ -5,20 +5,33 @@
 
 import { FormatError } from "../base/errors.ts";
 import { torchCpu } from "../base/random.ts";
-import { emptied, lowChannels, maskChannels } from "../engine/beside.ts";
+import { emptied, lowChannels, mapChannels, maskChannels } from "../engine/beside.ts";
 import { resample } from "../formats/resample.ts";
 import { besideChannels } from "../models/beside.ts";
 import { pictureOf } from "./component.ts";
 import type { DiffusionConfig } from "./config.ts";
-import type { FittedPicture } from "./images.ts";
+import type { ReadyExample } from "./examples.ts";
 import type { LatentSource } from "./latents.ts";
 
 type Numbers = Float32Array<ArrayBuffer>;
 
 export interface Beside {
   readonly channels: number;
-  /** For one picture, [size, size, channels]; the seed decides what is left to chance. */
-  of(picture: FittedPicture, seed: number): Promise<Numbers>;
+  /**
+   * For one picture, [size, size, channels]; the seed decides what is left to chance. Throws `FormatError` where a map is
+   * needed and there is none.
+   */
+  of(example: Shown, seed: number): Promise<Numbers>;
+}
+
+/** What is known of a picture. */
+export type Shown = Pick<ReadyExample, "key" | "picture" | "map">;
+
+/** Whether settings ask for maps. */
+export function wantsMaps(
+  { diffusion: { conditioner }, concat }: Pick<DiffusionConfig, "diffusion" | "concat">,
+): boolean {
+  return conditioner.includes("concat") && concat.source === "map";
 }
 
 /** Latents of a side, channels of one, and pixels to one along a side. */
@@ -53,9 +66,7 @@ export function besideOf(
     case "mask":
       return holed(form, source);
     case "map":
-      throw new FormatError(
-        `Cannot train with concat.source = "map" yet: data sets have no maps; low and mask are made of the pictures`,
-      );
+      return mapped(form.size);
   }
 }
 
@@ -63,9 +74,26 @@ export function besideOf(
 function low(side: number, size: number): Beside {
   return {
     channels: besideChannels("low", 0),
-    of({ data, width, channels }) {
+    of({ picture: { data, width, channels } }) {
       const small = resample(pictureOf(data, width, channels), side, side, "bicubic");
       return Promise.resolve(lowChannels(small, { height: size, width: size }));
+    },
+  };
+}
+
+/** The map of a picture, brought to the latents' size. */
+function mapped(size: number): Beside {
+  return {
+    channels: besideChannels("map", 0),
+    // deno-lint-ignore require-await -- what it throws must reject
+    async of({ map, key }) {
+      if (map) {
+        return mapChannels(pictureOf(map.data, map.width, 3), { height: size, width: size });
+      }
+      throw new FormatError(
+        `Cannot train with concat.source = "map": "${key}" has no map; metadata name one ("map"), or NAME.map.png lies ` +
+          `beside it`,
+      );
     },
   };
 }
@@ -74,7 +102,7 @@ function low(side: number, size: number): Beside {
 function holed({ size, channels, factor }: BesideForm, source: () => LatentSource): Beside {
   return {
     channels: besideChannels("mask", channels),
-    async of({ data, width, height, channels }, seed) {
+    async of({ picture: { data, width, height, channels } }, seed) {
       const mask = holesAt(size, seed);
       const isMissing = (pixel: number) => {
         const [x, y] = [pixel % width, Math.floor(pixel / width)];

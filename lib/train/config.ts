@@ -25,6 +25,7 @@ import {
   text,
   whole,
 } from "../formats/settings.ts";
+import { BESIDE_SOURCES } from "../models/beside.ts";
 import { BARE_TOKENS, CLIP_TOKENS } from "../text/vocabulary.ts";
 
 const positive = { least: 1 } as const;
@@ -169,7 +170,7 @@ const conditioners = {
     crop: flag(false, "two tokens more that say which part of the picture is shown"),
   },
   concat: {
-    source: choice(["low", "mask", "map"], "low", "a small picture, one with a hole, or a map"),
+    source: choice(BESIDE_SOURCES, "low", "a small picture, one with a hole, or a map"),
     factor: whole(4, positive, "how many times smaller the small picture is"),
   },
 };

@@ -9,7 +9,7 @@ import type { Decode } from "../formats/decoder.ts";
 import type { Picture } from "../base/picture.ts";
 
 /** A picture, not yet decoded, and what is said of it. */
-export interface Example extends Annotation {
+export interface Example extends Omit<Annotation, "map"> {
   /** Names it within its data set: a path, or a number. */
   readonly key: string;
   /**
@@ -17,6 +17,8 @@ export interface Example extends Annotation {
    * file.
    */
   picture(decode?: Decode): Promise<Picture>;
+  /** The same of the map of what lies where, where there is one. */
+  map?(decode?: Decode): Promise<Picture>;
 }
 
 export interface Dataset extends Disposable {

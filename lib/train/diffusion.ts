@@ -179,9 +179,9 @@ export class DiffusionCourse implements Course, Disposable {
     const { run: { seed }, diffusion } = settings;
     const latents: Float32Array[] = [];
     const besides: Float32Array[] = [];
-    for (const [i, { picture }] of examples.entries()) {
-      latents.push(await source.of(picture));
-      if (beside) besides.push(await beside.of(picture, seedOf(seed, index, 3, i)));
+    for (const [i, example] of examples.entries()) {
+      latents.push(await source.of(example.picture));
+      if (beside) besides.push(await beside.of(example, seedOf(seed, index, 3, i)));
     }
     const numbers = latents[0].length;
     const times = timesOf(diffusion);
@@ -257,7 +257,7 @@ export class DiffusionCourse implements Course, Disposable {
       const inputs = {
         ...await conditioning.inputs(rows === 2 ? [undefined, each] : [each], seed),
         ...(beside && {
-          beside: await beside.of(shown[i % shown.length].picture, seedOf(seed, i)),
+          beside: await beside.of(shown[i % shown.length], seedOf(seed, i)),
         }),
       };
       const predict = predictionOf(program, inputs, cfg_scale);

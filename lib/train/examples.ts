@@ -10,7 +10,14 @@ import { type BoxOrder, placeBox } from "../formats/boxes.ts";
 import type { Picture } from "../base/picture.ts";
 import { type Decode, openDecoder } from "../formats/decoder.ts";
 import type { Dataset, Example, Report } from "./dataset.ts";
-import { coverPicture, cutBoxes, cutPicture, type FittedPicture, type Fitting } from "./images.ts";
+import {
+  coverMap,
+  coverPicture,
+  cutBoxes,
+  cutPicture,
+  type FittedPicture,
+  type Fitting,
+} from "./images.ts";
 import { after, BEGINNING, permutation, type Position, seedOf } from "./order.ts";
 
 export interface ExampleOptions extends Fitting {
@@ -25,6 +32,8 @@ export interface ExampleOptions extends Fitting {
   readonly threads?: number | undefined;
   /** The most bytes of resized pictures that are kept, so that they need not be decoded again. */
   readonly keepBytes?: number | undefined;
+  /** Whether maps are read, too; false where absent. */
+  readonly maps?: boolean | undefined;
   readonly report?: Report | undefined;
 }
 
@@ -37,6 +46,8 @@ export interface ReadyExample {
   /** Of the part of the picture that is shown. */
   readonly objects: readonly LabelledBox[];
   readonly picture: FittedPicture;
+  /** The same part of its map, RGB. */
+  readonly map?: FittedPicture;
   /** The size of the picture as it was decoded. */
   readonly original: { readonly width: number; readonly height: number };
   /** Where to begin to go on after this example. */
@@ -50,6 +61,7 @@ const KEEP_BYTES = 256 << 20;
 /** What a decoded picture leaves. */
 interface Cover {
   readonly picture: Picture;
+  readonly map: Picture | undefined;
   readonly original: ReadyExample["original"];
 }
 
@@ -126,13 +138,17 @@ function loader(
     const next = after(position, dataset.length);
     try {
       const example = await dataset.example(index);
-      const { picture: covering, original } = await cover(example, index);
-      const { picture: _, objects: marked = [], ...said } = example;
+      const { picture: covering, map: covered, original } = await cover(example, index);
+      const { picture: _, map: __, objects: marked = [], ...said } = example;
       const boxes = marked.map((box) => placed(said.key, () => placeBox(box, original, boxOrder)));
-      const random = torchCpu(seedOf(seed, position.epoch, position.index, 1));
-      const picture = cutPicture(covering, options, () => random.uniform(1)[0]);
+      const cut = (cover: Picture, fitting: Fitting) => {
+        const random = torchCpu(seedOf(seed, position.epoch, position.index, 1));
+        return cutPicture(cover, fitting, () => random.uniform(1)[0]);
+      };
+      const picture = cut(covering, options);
+      const map = covered && { map: cut(covered, { ...options, channels: 3 }) };
       const objects = cutBoxes(boxes, picture);
-      return { example: { ...said, index, objects, picture, original, next } };
+      return { example: { ...said, index, objects, picture, ...map, original, next } };
     } catch (error) {
       return { index, next, error };
     }
@@ -160,9 +176,14 @@ function rememberer(
     if (old) return old;
     const { width, height, ...decoded } = await example.picture(decode);
     const original = { width, height };
-    const made = { picture: coverPicture({ ...original, ...decoded }, options), original };
-    if (made.picture.data.length <= room && !kept.has(index)) {
-      room -= made.picture.data.length;
+    const picture = coverPicture({ ...original, ...decoded }, options);
+    const map = options.maps && example.map
+      ? coverMap(await example.map(decode), picture)
+      : undefined;
+    const made = { picture, map, original };
+    const bytes = picture.data.length + (map?.data.length ?? 0);
+    if (bytes <= room && !kept.has(index)) {
+      room -= bytes;
       kept.set(index, made);
     }
     return made;

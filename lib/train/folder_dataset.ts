@@ -1,7 +1,7 @@
 /**
  * A folder of pictures. What is said of each stands in a `metadata.jsonl` or `metadata.csv` (Hugging Face's imagefolder),
  * else in a `.txt` or `.caption` beside it; where all pictures lie in folders of it, the first folder's name is their
- * class.
+ * class. The map of `fox.jpg` is what the metadata name, else `fox.map.png` beside it.
  */
 
 import { dirname, join } from "node:path";
@@ -14,9 +14,10 @@ import {
 } from "../formats/annotations.ts";
 import { fileError } from "../formats/files.ts";
 import { decodePicture } from "../formats/png.ts";
-import type { Dataset, Report } from "./dataset.ts";
+import type { Dataset, Example, Report } from "./dataset.ts";
 
 const PICTURE = /\.(png|jpe?g|webp|gif|bmp)$/i;
+const MAP = /\.map\.(png|jpe?g|webp|gif|bmp)$/i;
 const CAPTION = /\.(txt|caption)$/i;
 
 /** Readers of metadata by file name. */
@@ -28,8 +29,10 @@ const METADATA: Readonly<Record<string, (text: string) => Annotations>> = {
 interface Item {
   /** From the data set's folder, with slashes. */
   readonly file: string;
-  readonly said: Annotation;
+  readonly said: Omit<Annotation, "map">;
   readonly captionFile?: string;
+  /** Likewise. */
+  readonly map?: string;
 }
 
 /** Opens a folder; what is listed and not there, or there and not listed, goes to `report`. Throws `FileError`. */
@@ -41,8 +44,14 @@ export async function openFolder(path: string, report: Report): Promise<Dataset>
     path,
     length: items.length,
     async example(index) {
-      const { file, said, captionFile } = items[index];
-      const where = join(path, file);
+      const { file, said, captionFile, map } = items[index];
+      const decoded = (file: string): Example["picture"] => async (decode = decodePicture) => {
+        const where = join(path, file);
+        const bytes = await Deno.readFile(where).catch((error) => {
+          throw fileError("read the picture", where, error);
+        });
+        return await decode(bytes, `"${where}"`);
+      };
       const text = captionFile === undefined
         ? undefined
         : oneLine(await textOf(join(path, captionFile), "read the caption"));
@@ -50,12 +59,8 @@ export async function openFolder(path: string, report: Report): Promise<Dataset>
         key: file,
         ...said,
         ...(text ? { text } : {}),
-        async picture(decode = decodePicture) {
-          const bytes = await Deno.readFile(where).catch((error) => {
-            throw fileError("read the picture", where, error);
-          });
-          return await decode(bytes, `"${where}"`);
-        },
+        picture: decoded(file),
+        ...(map === undefined ? {} : { map: decoded(map) }),
       };
     },
     [Symbol.dispose]() {},
@@ -82,6 +87,18 @@ async function textOf(path: string, doing: string): Promise<string> {
 }
 
 const lastOf = (file: string) => file.slice(file.lastIndexOf("/") + 1);
+/** Pictures, and the maps of some of them by the stems of both: what would be one of no picture is a picture itself. */
+function picturesIn(files: readonly string[]) {
+  const all = files.filter((file) => PICTURE.test(file));
+  const stems = new Set(all.map(stemOf));
+  const mapped = (file: string) => file.replace(MAP, "");
+  const isMap = (file: string) => MAP.test(file) && stems.has(mapped(file));
+  return {
+    pictures: all.filter((file) => !isMap(file)),
+    maps: new Map(all.filter(isMap).map((file) => [mapped(file), file])),
+  };
+}
+
 const stemOf = (file: string) => file.replace(/\.[^./]*$/, "");
 
 /** What metadata name, in the order of the pictures' paths. */
@@ -91,7 +108,9 @@ async function listed(
   metadata: readonly string[],
   report: Report,
 ): Promise<Item[]> {
-  const there = new Set(files.filter((file) => PICTURE.test(file)));
+  const { pictures, maps } = picturesIn(files);
+  const there = new Set(pictures);
+  const named = new Set<string>();
   const items: Item[] = [];
   for (const name of metadata) {
     const where = join(path, name);
@@ -100,16 +119,20 @@ async function listed(
     for (const { line, message } of annotations.bad) {
       report(`Left out line ${line} of "${where}": ${message}`);
     }
-    for (const { file, ...said } of annotations.files) {
-      const full = join(dirname(name), file).replaceAll("\\", "/");
-      if (there.has(full)) items.push({ file: full, said });
+    for (const { file, map: own, ...said } of annotations.files) {
+      const from = (file: string) => join(dirname(name), file).replaceAll("\\", "/");
+      const full = from(file);
+      const map = own === undefined ? maps.get(stemOf(full)) : from(own);
+      if (map !== undefined) named.add(map);
+      if (there.has(full)) items.push({ file: full, said, ...(map === undefined ? {} : { map }) });
       else report(`Left out "${file}", which "${where}" names: there is no such picture`);
     }
   }
-  const rest = there.size - new Set(items.map(({ file }) => file)).size;
+  const own = new Set(items.map(({ file }) => file));
+  const rest = pictures.filter((file) => !own.has(file) && !named.has(file)).length;
   if (rest > 0) {
     report(
-      `Left out ${rest} of ${there.size} pictures in "${path}": the metadata do not name them`,
+      `Left out ${rest} of ${own.size + rest} pictures in "${path}": the metadata do not name them`,
     );
   }
   return items.sort((a, b) => a.file < b.file ? -1 : a.file > b.file ? 1 : 0);
@@ -119,14 +142,16 @@ function unlisted(files: readonly string[]): Item[] {
   const captions = new Map(
     files.filter((file) => CAPTION.test(file)).map((file) => [stemOf(file), file]),
   );
-  const pictures = files.filter((file) => PICTURE.test(file));
+  const { pictures, maps } = picturesIn(files);
   const inClasses = pictures.every((file) => file.includes("/"));
   return pictures.map((file) => {
     const captionFile = captions.get(stemOf(file));
+    const map = maps.get(stemOf(file));
     return {
       file,
       said: inClasses ? { label: file.slice(0, file.indexOf("/")) } : {},
       ...(captionFile === undefined ? {} : { captionFile }),
+      ...(map === undefined ? {} : { map }),
     };
   });
 }

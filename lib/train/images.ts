@@ -69,6 +69,11 @@ export function coverPicture(picture: Picture, fitting: Fitting): Picture {
   return resample(flatten(picture, fitting.channels), width, height, fitting.filter);
 }
 
+/** A map as large as what `coverPicture` made of its picture; no two colours are blended. */
+export function coverMap(map: Picture, { width, height }: Picture): Picture {
+  return resample(flatten(map, 3), width, height, "nearest");
+}
+
 /**
  * The part of a picture that a model takes; `random` gives numbers in [0, 1): for the part's left, its top, and flipping.
  * `cover` is what {@link coverPicture} made.

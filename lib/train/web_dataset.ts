@@ -1,6 +1,7 @@
 /**
  * WebDataset archives (webdataset/webdataset): tar files in which files of one sample have the same name up to the first
- * dot: `000.jpg` with `000.txt` (a caption), `000.cls` (a class) and `000.json` (an annotation).
+ * dot: `000.jpg` with `000.txt` (a caption), `000.cls` (a class) `000.json` (an annotation) and
+ * `000.map.png` (a map of what lies where).
  */
 
 import { join } from "node:path";
@@ -9,8 +10,9 @@ import { type Annotation, annotationOf, oneLine } from "../formats/annotations.t
 import { fileError } from "../formats/files.ts";
 import { decodePicture } from "../formats/png.ts";
 import { type TarEntry, TarFile } from "../formats/tar.ts";
-import type { Dataset, Report } from "./dataset.ts";
+import type { Dataset, Example, Report } from "./dataset.ts";
 
+const MAP = /^map\.(png|jpe?g|webp|gif|bmp)$/;
 const PICTURE = /(^|\.)(png|jpe?g|webp|gif|bmp)$/;
 
 /** What a sample's file says, by the end of its name; later ones win. */
@@ -25,6 +27,7 @@ interface Sample {
   readonly archive: TarFile;
   readonly key: string;
   readonly picture?: TarEntry;
+  readonly map?: TarEntry;
   /** In the order of `READERS`. */
   readonly said: readonly {
     readonly entry: TarEntry;
@@ -56,7 +59,7 @@ export async function openWebDataset(path: string, report: Report): Promise<Data
     length: samples.length,
     // deno-lint-ignore require-await -- what it throws must reject
     async example(index) {
-      const { archive, key, picture, said } = samples[index];
+      const { archive, key, picture, map, said } = samples[index];
       const bytesOf = (entry: TarEntry | undefined) =>
         entry ? archive.read(entry) : new Uint8Array(0);
       const texts = said.map(({ entry, read }) => {
@@ -72,12 +75,11 @@ export async function openWebDataset(path: string, report: Report): Promise<Data
           );
         }
       });
-      return {
-        key,
-        ...texts.reduce((all, one) => ({ ...all, ...one }), {}),
-        picture: async (decode = decodePicture) =>
-          await decode(bytesOf(picture), `"${picture?.name}" in "${archive.path}"`),
-      };
+      const decoded =
+        (entry: TarEntry | undefined): Example["picture"] => async (decode = decodePicture) =>
+          await decode(bytesOf(entry), `"${entry?.name}" in "${archive.path}"`);
+      const { map: _, ...all } = texts.reduce((all, one) => ({ ...all, ...one }), {});
+      return { key, ...all, picture: decoded(picture), ...(map ? { map: decoded(map) } : {}) };
     },
     [Symbol.dispose]: dispose,
   };
@@ -104,10 +106,11 @@ function samplesOf(archive: TarFile): Sample[] {
   }
   return [...groups].map(([key, group]) => {
     const files = [...group];
-    const picture = files.find(([ending]) => PICTURE.test(ending))?.[1];
+    const map = files.find(([ending]) => MAP.test(ending))?.[1];
+    const picture = files.find(([ending, entry]) => PICTURE.test(ending) && entry !== map)?.[1];
     const said = READERS.flatMap(({ ending, read }) =>
       files.filter(([name]) => ending.test(name)).map(([, entry]) => ({ entry, read }))
     );
-    return { archive, key, ...(picture ? { picture } : {}), said };
+    return { archive, key, ...(picture ? { picture } : {}), ...(map ? { map } : {}), said };
   });
 }

@@ -24,6 +24,26 @@ Deno.test("resample gives Pillow's pixels bit for bit, larger and smaller, with 
   }
 });
 
+Deno.test("resample takes the pixel under the middle of each new one where it is to blend nothing", () => {
+  const data = Uint8Array.of(0, 1, 2, 10, 11, 12);
+  const picture: Picture = { width: 3, height: 2, channels: 1, data };
+  deepEqual([...resample(picture, 2, 1, "nearest").data], [10, 12]);
+  deepEqual([...resample(picture, 4, 3, "nearest").data], [
+    0,
+    1,
+    1,
+    2,
+    10,
+    11,
+    11,
+    12,
+    10,
+    11,
+    11,
+    12,
+  ]);
+});
+
 Deno.test("resample returns a picture of the size asked for as it is, and refuses a size of nothing", () => {
   equal(resample(source, 53, 37, "bicubic"), source);
   throws(() => resample(source, 0, 5, "box"), /Cannot resample a picture to 0×5 pixels/);

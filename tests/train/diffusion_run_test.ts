@@ -6,18 +6,21 @@ import type { Picture } from "../../lib/base/picture.ts";
 import { torchCpu } from "../../lib/base/random.ts";
 import { loadModel } from "../../lib/engine/load.ts";
 import { SafetensorsFile } from "../../lib/formats/safetensors.ts";
+import { resample } from "../../lib/formats/resample.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
 import { type TextToImage, textToImage } from "../../lib/pipelines/text_to_image.ts";
-import { holesAt } from "../../lib/train/beside.ts";
+import { holesAt, wantsMaps } from "../../lib/train/beside.ts";
+import { pictureOf } from "../../lib/train/component.ts";
 import type { Told } from "../../lib/train/conditioner.ts";
 import { diffusionConfig, printConfig } from "../../lib/train/config.ts";
 import { vocabularyOf, withDefaults } from "../../lib/train/dataset.ts";
 import { DiffusionCourse } from "../../lib/train/diffusion.ts";
 import { examples, type ReadyExample } from "../../lib/train/examples.ts";
+import type { FittedPicture } from "../../lib/train/images.ts";
 import { initial } from "../../lib/train/initial.ts";
 import { runCourse, type TrainingEvent } from "../../lib/train/loop.ts";
 import { openDataset } from "../../lib/train/open_dataset.ts";
-import type { Position } from "../../lib/train/order.ts";
+import { type Position, seedOf } from "../../lib/train/order.ts";
 import { parseRecords } from "../../lib/train/record.ts";
 
 const FIXTURES = fileURLToPath(new URL("../../fixtures/", import.meta.url));
@@ -47,7 +50,8 @@ function settings(folder: string, data: string, steps: number, more: Values = {}
 async function train(
   config: ReturnType<typeof settings>,
   resume = false,
-  after: (course: DiffusionCourse) => Promise<void> = () => Promise.resolve(),
+  after: (course: DiffusionCourse, shown: readonly ReadyExample[]) => Promise<void> = () =>
+    Promise.resolve(),
 ): Promise<readonly TrainingEvent[]> {
   const { data, run, optimizer } = config;
   await using device = await openDevice();
@@ -55,7 +59,7 @@ async function train(
   const from = (position?: Position) =>
     examples(dataset, {
       ...{ width: data.size, height: data.size, channels: 3, position, seed: run.seed },
-      ...{ crop: data.crop, flip: data.flip, filter: data.filter },
+      ...{ crop: data.crop, flip: data.flip, filter: data.filter, maps: wantsMaps(config) },
     });
   const shown: ReadyExample[] = [];
   for await (const example of from()) if (shown.push(example) === 2) break;
@@ -77,7 +81,7 @@ async function train(
     memory: () => device.memory.live,
   });
   for await (const event of loop) events.push(event);
-  await after(course);
+  await after(course, shown);
   return events;
 }
 
@@ -97,6 +101,8 @@ async function labelled(folder: string): Promise<string> {
   const lines: string[] = [];
   for (const [i, name] of ["fox", "pizza", "rocket"].entries()) {
     await Deno.copyFile(join(FIXTURES, "pictures", `${name}.png`), join(data, `${name}.png`));
+    // the map of a picture is another picture
+    await Deno.copyFile(join(FIXTURES, "pictures", "rocket.png"), join(data, `${name}.map.png`));
     const objects = { bbox: [[0.1, 0.1 * i, 0.5, 0.6]], categories: [name] };
     lines.push(JSON.stringify({ file_name: `${name}.png`, text: name, label: name, objects }));
   }
@@ -127,13 +133,15 @@ Deno.test("DiffusionCourse goes on after two steps as if nothing had been betwee
   });
 });
 
+/** `shown`: the example whose second picture training's sample is made with. */
+type Work = (sampled: Uint8Array, make: Make, shown: ReadyExample) => Promise<void>;
 type Make = (request: Partial<TextToImage>) => Promise<Uint8Array>;
 
 /** A picture as training samples it, and how the folder's model makes some. */
 async function bothWays(
   told: Told,
   more: Values,
-  work: (sampled: Uint8Array, make: Make) => Promise<void>,
+  work: Work,
 ): Promise<void> {
   await inFolder((folder) => bothWaysIn(folder, told, more, work));
 }
@@ -142,7 +150,7 @@ async function bothWaysIn(
   folder: string,
   told: Told,
   more: Values,
-  work: (sampled: Uint8Array, make: Make) => Promise<void>,
+  work: Work,
 ): Promise<void> {
   await labelled(folder);
   const config = settings(join(folder, "run"), join(folder, "data"), 1, {
@@ -151,7 +159,9 @@ async function bothWaysIn(
     sample: { every: 0, steps: 3, cfg_scale: 4, seed: 5 },
   });
   let sampled: Picture | undefined;
-  await train(config, false, async (course) => {
+  let first: ReadyExample | undefined;
+  await train(config, false, async (course, [shown]) => {
+    first = shown;
     const { vectors } = course.trainers.denoiser;
     // conditions begin with no say: these let them have one
     const loud = [...await vectors.read("weight")]
@@ -170,18 +180,29 @@ async function bothWaysIn(
     }
     return assert.fail("no picture");
   };
-  await work(sampled?.data ?? assert.fail(), make);
+  await work(sampled?.data ?? assert.fail(), make, first ?? assert.fail());
 }
 
 /** The largest distance of two pictures' bytes. */
 const distance = (a: Uint8Array, b: Uint8Array) =>
   a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i])), 0);
 
+/** At one and a half times the size, and twice as wide as high, what is asked for still counts. */
+async function larger(make: Make, request: Partial<TextToImage>): Promise<void> {
+  for (const [width, height] of [[48, 48], [64, 32]]) {
+    const picture = await make({ ...request, width, height });
+    assert.equal(picture.length, width * height * 3);
+    const other = await make({ width, height });
+    assert.ok(distance(picture, other) > 1);
+  }
+}
+
 Deno.test("what was trained with text makes the same picture in training and from its folder", async () => {
   const more = { diffusion: { conditioner: ["text"] } };
   await bothWays({ text: "a fox" }, more, async (sampled, make) => {
     assert.ok(distance(await make({ prompt: "a fox" }), sampled) <= 1);
     assert.ok(distance(await make({ prompt: "rocket" }), sampled) > 1);
+    await larger(make, { prompt: "a fox" });
   });
 });
 
@@ -192,6 +213,7 @@ Deno.test("what was trained with classes and boxes makes the same picture in tra
   await bothWays(told, more, async (sampled, make) => {
     assert.ok(distance(await make({ label: "pizza", boxes }), sampled) <= 1);
     assert.ok(distance(await make({ label: "rocket", boxes }), sampled) > 1);
+    await larger(make, { label: "pizza", boxes });
     const moved = [{ ...boxes[0], left: 0.4, right: 0.8 }];
     assert.ok(distance(await make({ label: "pizza", boxes: moved }), sampled) > 1);
     await assert.rejects(make({ label: "pizzas" }), /no such class; did you mean "pizza"\?$/);
@@ -206,21 +228,65 @@ Deno.test("what was trained without a condition makes the same picture in traini
   });
 });
 
-Deno.test("DiffusionCourse trains with small pictures and with holes beside the latents, and resumes", async () => {
+const concat = (source: string): Values => ({
+  diffusion: { conditioner: ["concat"] },
+  concat: { source, factor: 2 },
+});
+
+/** What an example shows, as bytes. */
+const bytesOf = (side: FittedPicture) => pictureOf(side.data, side.width, side.channels);
+
+Deno.test("what was trained with small pictures makes the same picture in training and from its folder", async () => {
+  await bothWays({}, concat("low"), async (sampled, make, { picture }) => {
+    const small = resample(bytesOf(picture), 16, 16, "bicubic");
+    assert.ok(distance(await make({ second: { source: "low", picture: small } }), sampled) <= 1);
+    const other = { ...small, data: small.data.toReversed() };
+    assert.ok(distance(await make({ second: { source: "low", picture: other } }), sampled) > 1);
+  });
+});
+
+Deno.test("what was trained with holes makes the same picture in training and from its folder", async () => {
+  await bothWays({}, concat("mask"), async (sampled, make, { picture: shown }) => {
+    const cells = holesAt(8, seedOf(5, 0));
+    const cell = (i: number) => cells[Math.floor(i / 32 / 4) * 8 + Math.floor(i % 32 / 4)];
+    const data = Uint8Array.from({ length: 32 * 32 }, (_, i) => cell(i) * 255);
+    const mask = { width: 32, height: 32, channels: 1, data } as const;
+    const picture = bytesOf(shown);
+    const second = { source: "mask", picture, mask, keep: false } as const;
+    assert.ok(distance(await make({ second }), sampled) <= 1);
+    const other = { ...mask, data: data.map((v) => 255 - v) };
+    assert.ok(distance(await make({ second: { ...second, mask: other } }), sampled) > 1);
+  });
+});
+
+Deno.test("what was trained with maps makes the same picture in training and from its folder", async () => {
+  await bothWays({}, concat("map"), async (sampled, make, { map }) => {
+    const picture = bytesOf(map ?? assert.fail());
+    assert.ok(distance(await make({ second: { source: "map", picture } }), sampled) <= 1);
+    const other = { ...picture, data: picture.data.toReversed() };
+    assert.ok(distance(await make({ second: { source: "map", picture: other } }), sampled) > 1);
+    const wide = await make({ second: { source: "map", picture }, width: 48, height: 30 });
+    assert.equal(wide.length, 48 * 30 * 3);
+  });
+});
+
+Deno.test("DiffusionCourse trains with holes beside the latents and goes on as if nothing had been between", async () => {
   await inFolder(async (folder) => {
     const data = await labelled(folder);
-    for (const [source, channels] of [["low", 7], ["mask", 9]] as const) {
-      const more = { diffusion: { conditioner: ["concat"] }, concat: { source, factor: 8 } };
-      const [whole, parts] = [join(folder, source, "whole"), join(folder, source, "parts")];
-      await train(settings(whole, data, 2, more));
-      if (source === "mask") { // which has chance in it
-        await train(settings(parts, data, 1, more));
-        await train(settings(parts, data, 2, more), true);
-        assert.deepEqual(stateAt(parts, 2), stateAt(whole, 2));
-      }
-      const config = JSON.parse(Deno.readTextFileSync(join(whole, "unet", "config.json")));
-      assert.deepEqual([config.in_channels, config.out_channels], [channels, 4]);
-    }
+    const [whole, parts] = [join(folder, "whole"), join(folder, "parts")];
+    await train(settings(whole, data, 2, concat("mask")));
+    await train(settings(parts, data, 1, concat("mask")));
+    await train(settings(parts, data, 2, concat("mask")), true);
+    assert.deepEqual(stateAt(parts, 2), stateAt(whole, 2));
+  });
+});
+
+Deno.test("DiffusionCourse says which picture has no map", async () => {
+  await inFolder(async (folder) => {
+    const data = await labelled(folder);
+    for (const name of ["fox", "pizza", "rocket"]) await Deno.remove(join(data, `${name}.map.png`));
+    const error = /source = "map": "(fox|pizza|rocket)\.png" has no map; metadata name one/;
+    await assert.rejects(train(settings(join(folder, "run"), data, 1, concat("map"))), error);
   });
 });
 

@@ -120,6 +120,33 @@ Deno.test("examples pass on what is nobody's data's fault", async () => {
   await rejects(take(broken, 1), /^TypeError: a mistake$/);
 });
 
+Deno.test("examples show of a map the part that they show of its picture, whatever its size", async () => {
+  const dataset = datasetOf(6);
+  const map = (factor: number) => () => {
+    const [width, height] = [5 * factor, 4 * factor];
+    const cell = (i: number) => Math.floor(i / width / factor) * 5 + Math.floor(i % width / factor);
+    const data = Uint8Array.from({ length: width * height }, (_, i) => cell(i));
+    return Promise.resolve({ width, height, channels: 1 as const, data });
+  };
+  const mapped: Dataset = {
+    ...dataset,
+    example: async (index) => ({ ...await dataset.example(index), map: map(1 + index % 2) }),
+  };
+  const options = { width: 3, height: 4, maps: true };
+  const examples = await take(mapped, 12, options);
+  for (const { index, picture, map } of examples) {
+    deepEqual([map?.width, map?.height, map?.channels], [3, 4, 3]);
+    const cells = [...map?.data ?? []].filter((_, i) => i % 3 === 0).map((v) => (v + 1) * 127.5);
+    const shown = [...picture.data].map((v) => (v + 1) * 127.5 - index * 20);
+    deepEqual(cells.map(Math.round), shown.map(Math.round));
+  }
+  ok(
+    new Set(examples.map(({ picture: { cropLeft, isFlipped } }) => `${cropLeft} ${isFlipped}`))
+      .size > 3,
+  );
+  equal((await take(mapped, 1, { ...options, maps: false }))[0].map, undefined);
+});
+
 Deno.test("examples report boxes that are not in their picture", async () => {
   const reports: string[] = [];
   const dataset = datasetOf(2);

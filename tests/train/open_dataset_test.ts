@@ -77,6 +77,43 @@ Deno.test("openDataset follows metadata.jsonl, reports what it cannot use, and s
   ]);
 });
 
+Deno.test("openDataset finds maps beside pictures, where metadata name them, and in archives", async () => {
+  await using folder = await temporaryFolder();
+  const png = (grey: number) => plainPng(grey);
+  const line = (file_name: string, map?: string) => JSON.stringify({ file_name, map });
+  await writeFiles(folder, {
+    "beside/a.png": await png(1),
+    "beside/a.map.png": await png(2),
+    "beside/world.map.png": await png(3), // of no picture: one itself
+    "named/metadata.jsonl": [line("a.png", "./maps/x.png"), line("b.png"), line("c.png")].join(
+      "\n",
+    ),
+    "named/a.png": await png(1),
+    "named/b.png": await png(2),
+    "named/b.map.png": await png(3),
+    "named/c.png": await png(4),
+    "named/maps/x.png": await png(5),
+    "archive.tar": tarOf({
+      "0.map.png": await png(7),
+      "0.png": await png(6),
+      "1.png": await png(8),
+      "1.json": JSON.stringify({ map: "elsewhere.png" }),
+    }),
+  });
+  const greys = async (path: string) => {
+    const reports: string[] = [];
+    using dataset = await openDataset(folder.at(path), (text) => reports.push(text));
+    deepEqual(reports, []);
+    return await Promise.all(Array.from({ length: dataset.length }, async (_, i) => {
+      const { picture, map } = await dataset.example(i);
+      return [(await picture()).data[0], (await map?.())?.data[0]];
+    }));
+  };
+  deepEqual(await greys("beside"), [[1, 2], [3, undefined]]);
+  deepEqual(await greys("named"), [[1, 5], [2, 3], [4, undefined]]);
+  deepEqual(await greys("archive.tar"), [[6, 7], [8, undefined]]);
+});
+
 Deno.test("openDataset follows metadata.csv", async () => {
   await using folder = await temporaryFolder();
   await writeFiles(folder, {
