@@ -129,22 +129,26 @@ function productOfColumns(a: Tensor, b: Tensor, batched: boolean): Tensor {
 
 /** What a norm over groups of channels is computed with. */
 interface Groups {
-  /** [n, pixels, groups, channels of one] */
+  /** [n, pixels, channels] */
   readonly shape: Shape;
-  readonly mean: Tensor; // [n, 1, groups, 1]
+  readonly mean: Tensor; // [n, groups, 1]
   readonly variance: Tensor;
-}
-
-/** Mean and variance [n, 1, groups, 1] of [n, groups, 2]. */
-function momentsOf(both: Tensor, n: number, groups: number): readonly [Tensor, Tensor] {
-  const each = both.reshape([n, 1, groups, 2]);
-  return [each.slice(3, 0, 1), each.slice(3, 1, 2)];
+  /** One number of each group for each of its channels: [n, groups, 1] → [n, 1, channels]. */
+  readonly spread: (each: Tensor) => Tensor;
+  /** Its transpose: sums over the channels of each group. */
+  readonly gathered: (each: Tensor) => Tensor;
 }
 
 function groupsOf(x: Tensor, moments: Tensor, groups: number): Groups {
   const [n, c] = [x.shape[0], x.shape[x.rank - 1]];
-  const [mean, variance] = momentsOf(moments, n, groups);
-  return { shape: [n, x.size / n / c, groups, c / groups], mean, variance };
+  const within = [n, groups, c / groups];
+  return {
+    shape: [n, x.size / n / c, c],
+    mean: moments.slice(2, 0, 1),
+    variance: moments.slice(2, 1, 2),
+    spread: (each) => each.broadcast(within).reshape([n, 1, c]),
+    gathered: (each) => each.reshape(within).sum([2]),
+  };
 }
 
 /**
@@ -238,25 +242,25 @@ const VJP: { readonly [K in OpName]: Vjp<K> | "by its meaning" } = {
 
   groupMoments: (dy, y) => {
     const [x] = y.inputs;
-    const { shape, mean } = groupsOf(x, y, y.attrs.groups);
-    const [dMean, dVariance] = momentsOf(dy, shape[0], shape[2]);
-    const count = shape[1] * shape[3];
-    const distance = x.reshape(shape).sub(mean);
-    return [distance.mul(dVariance.mul(2 / count)).add(dMean.div(count)).reshape(x.shape)];
+    const { shape, mean, spread } = groupsOf(x, y, y.attrs.groups);
+    const count = x.size / mean.size;
+    const [byMean, byVariance] = [dy.slice(2, 0, 1).div(count), dy.slice(2, 1, 2).mul(2 / count)];
+    const distance = x.reshape(shape).sub(spread(mean));
+    return [distance.mul(spread(byVariance)).add(spread(byMean)).reshape(x.shape)];
   },
   groupNormalize: (dy, { inputs: [x, moments, weight, bias], attrs: { groups, eps }, graph }) => {
     // Sums over pixels come first: they serve weight and bias, and the groups' moments.
-    const { shape, mean, variance } = groupsOf(x, moments, groups);
+    const { shape, mean, variance, spread, gathered } = groupsOf(x, moments, groups);
     const change = dy.reshape(shape);
     const scale = graph.constant(1).div(variance.add(eps).sqrt());
-    const each = weight.reshape([1, 1, groups, shape[3]]);
-    const total = change.sum([1]); // [n, 1, groups, channels of one]
-    const aligned = change.mul(x.reshape(shape).sub(mean)).sum([1]).mul(scale);
-    const dMean = total.mul(each).sum([3]).mul(scale).neg();
-    const dVariance = aligned.mul(each).sum([3]).mul(scale).mul(scale).mul(-0.5);
+    const each = weight.reshape([1, 1, shape[2]]);
+    const total = change.sum([1]); // [n, 1, channels]
+    const aligned = change.mul(x.reshape(shape).sub(spread(mean))).sum([1]).mul(spread(scale));
+    const dMean = gathered(total.mul(each)).mul(scale).neg();
+    const dVariance = gathered(aligned.mul(each)).mul(scale).mul(scale).mul(-0.5);
     return [
-      change.mul(each.mul(scale)).reshape(x.shape),
-      graph.concat([dMean, dVariance], 3).reshape(moments.shape),
+      change.mul(spread(scale).mul(each)).reshape(x.shape),
+      graph.concat([dMean, dVariance], 2),
       aligned.sum([0]).reshape(weight.shape),
       total.sum([0]).reshape(bias.shape),
     ];

@@ -50,6 +50,9 @@ function partOf(x: Tensor, rows: Rows, residence: Residence, profile: Profile): 
 
 const windowed = ({ window }: Part): Pick<Binding, "window"> => window ? { window } : {};
 
+/** Of a group: so many are merged by one lane. */
+const FEW_PARTS = 4096;
+
 /** Moments of chunks of pixels, then of groups; scratch holds the former. */
 export const groupMoments: Kernel<"groupMoments"> = (node, profile, layoutOf) => {
   const [x] = node.inputs;
@@ -107,50 +110,65 @@ export const groupMoments: Kernel<"groupMoments"> = (node, profile, layoutOf) =>
     };
   });
   const groupChannels = channels / groups;
-  const second = ({ constants, functions }: ReturnType<typeof acrossParts>): Dispatch => ({
-    shader: {
-      source: combineMomentsSource,
-      type: "f32",
-      constants: { LANES, ...constants, WIDTH: width },
-      functions,
-      bindings: [
-        {
-          name: "partial",
-          source: { scratch: 0 },
-          element: "f32",
-          access: "read",
-          residence: "buffer",
-        },
-        {
-          name: "result",
-          source: "result",
-          element: "f32",
-          access: "read_write",
-          residence: "buffer",
-        },
-      ],
-    },
-    params: {
-      u32: {
-        groups,
-        channels,
-        group_channels: groupChannels,
-        chunks,
-        chunk_pixels: chunkPixels,
-        pixels,
+  const all = samples * groups;
+  const second = (lanes: number, threads: number, across: Across): Dispatch => {
+    const { constants, functions } = acrossParts(across, "vec2f", threads);
+    const [gridColumns, gridRows] = flatGrid(Math.ceil(all * lanes / threads));
+    return {
+      shader: {
+        source: combineMomentsSource,
+        type: "f32",
+        constants: { LANES: lanes, ...constants, WIDTH: width },
+        functions,
+        bindings: [
+          {
+            name: "partial",
+            source: { scratch: 0 },
+            element: "f32",
+            access: "read",
+            residence: "buffer",
+          },
+          {
+            name: "result",
+            source: "result",
+            element: "f32",
+            access: "read_write",
+            residence: "buffer",
+          },
+        ],
       },
-    },
-    grid: [groups, samples, 1],
-    iterations: Math.ceil(chunks * groupChannels / LANES) + 2 * LANES,
-  });
+      params: {
+        u32: {
+          count: all,
+          grid_columns: gridColumns,
+          groups,
+          channels,
+          group_channels: groupChannels,
+          chunks,
+          chunk_pixels: chunkPixels,
+          pixels,
+        },
+      },
+      grid: [gridColumns, gridRows, 1],
+      iterations: 2 * Math.ceil(chunks * groupChannels / lanes) + 2 * threads,
+    };
+  };
   const bytes = samples * chunks * channels * 2 * 4;
-  const variantOf = (across: Across): Variant => ({
-    name: across.name,
+  const variantOf = (name: string, last: Dispatch): Variant => ({
+    name,
     scratch: [bytes],
-    dispatches: [...first, second(acrossParts(across, "vec2f", LANES))],
+    dispatches: [...first, last],
   });
-  const [best, ...others] = acrossesFor(profile);
-  return [variantOf(best), ...others.map(variantOf)];
+  const together = acrossesFor(profile).map((across) =>
+    variantOf(across.name, second(LANES, LANES, across))
+  );
+  const alone = chunks * groupChannels <= FEW_PARTS
+    ? [variantOf("lanes", second(1, 8, BY_WORKGROUP))]
+    : [];
+  const [best, ...others] = profile.kind === "software"
+    ? [...alone, ...together]
+    : [...together, ...alone];
+  return [best, ...others];
 };
 
 export const groupNormalize: Kernel<"groupNormalize"> = (node, profile, layoutOf) => {
