@@ -209,7 +209,8 @@ export async function train(argv: readonly string[]): Promise<number> {
     take: (count) => first(dataset, from, count),
     vocabulary: () => vocabularyOf(dataset),
   });
-  for (const note of course.notes ?? []) progress.say(note);
+  const notes = options.resume ? [] : course.notes ?? [];
+  for (const note of notes) progress.say(note);
   const { lr, schedule, warmup, final } = optimizer;
   const loop: LoopOptions = {
     ...{ folder, config: text, steps, batch: optimizer.batch, accumulate: optimizer.accumulate },

@@ -72,6 +72,11 @@ export interface Checkpoint extends AsyncDisposable {
   readonly ignored: readonly string[];
   /** Keys that belong to no component. */
   readonly unexpected: readonly string[];
+  /**
+   * config.json of a component as it was written: whether a number is 1 or 1.0, which transformers tells apart, is lost in
+   * `configs`. `undefined` where it has no folder.
+   */
+  configText(component: ComponentName): Promise<string | undefined>;
   /** The tokenizer of a folder; `undefined` where it carries none. */
   tokenizerFiles(component: "tokenizer" | "tokenizer_2"): Promise<TokenizerFiles | undefined>;
 }
@@ -169,7 +174,10 @@ async function openFile(builder: Builder, path: string): Promise<void> {
     if (await isFile(config)) {
       const value = await readJson(config);
       const name = nameOfConfig(found[0]);
-      if (componentOf(value)?.config === name) builder.configs.set(name, value);
+      if (componentOf(value)?.config === name) {
+        builder.configs.set(name, value);
+        builder.folders.set(name, dirname(path));
+      }
     }
     return;
   }
@@ -361,6 +369,7 @@ async function openComponentFolder(
     : [await builder.open(path)];
   const keys = builder.useful(files);
   builder.configs.set(nameOfConfig(component), config);
+  builder.folders.set(nameOfConfig(component), folder);
   if (component.startsWith("taesd")) await addBare(builder, path, keys);
   else builder.add(component, keys);
 }
@@ -673,6 +682,10 @@ class Builder implements Disposable {
       metadata,
       ignored,
       unexpected,
+      async configText(component) {
+        const folder = folders.get(nameOfConfig(component));
+        return folder === undefined ? undefined : await readText(join(folder, "config.json"));
+      },
       async tokenizerFiles(component) {
         const folder = folders.get(component);
         return folder === undefined ? undefined : await readTokenizer(folder);

@@ -97,7 +97,7 @@ export async function saveComponent(
   await writeComponent(folder, config, tensors, WEIGHT_FILES.diffusers);
 }
 
-/** Writes config.json and weights into a folder, each file whole. Throws `FileError`. */
+/** Writes config.json, a value or its text, and weights into a folder, each file whole. Throws `FileError`. */
 export async function writeComponent(
   folder: string,
   config: unknown,
@@ -106,7 +106,8 @@ export async function writeComponent(
 ): Promise<void> {
   await makeFolder(folder);
   await writeSafetensors(join(folder, `${file}.safetensors`), tensors, { format: "pt" });
-  await writeJson(join(folder, "config.json"), config);
+  const path = join(folder, "config.json");
+  await (typeof config === "string" ? writeText(path, config) : writeJson(path, config));
 }
 
 /** Writes a JSON file whole, as Python's json.dump does with an indent of 2. Throws `FileError`. */

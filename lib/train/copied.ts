@@ -25,9 +25,9 @@ function tensorsOf(weights: Weights): TensorData[] {
  */
 export async function copyFirstStage(path: string, folder: string): Promise<string> {
   await using checkpoint = await openCheckpoint(path);
-  const { components, configs } = checkpoint;
+  const { components } = checkpoint;
   const { vae, taesd } = await architectureOf(checkpoint);
-  const write = (config: Readonly<Record<string, unknown>>, tensors: readonly TensorData[]) =>
+  const write = (config: unknown, tensors: readonly TensorData[]) =>
     writeComponent(join(folder, "vae"), config, tensors, WEIGHT_FILES.diffusers);
   const halves = (["taesd_encoder", "taesd_decoder"] as const).map((name) => components.get(name));
   if (taesd && halves[0] && halves[1]) {
@@ -38,25 +38,22 @@ export async function copyFirstStage(path: string, folder: string): Promise<stri
   if (!vae || !weights) {
     throw new FormatError(`Cannot use "${path}" as a first stage: it holds no whole autoencoder`);
   }
-  const config = configs.get("vae");
-  const json = typeof config === "object" && config !== null
-    ? Object.fromEntries(Object.entries(config))
-    : vaeJson(vae, 2 ** (vae.channels.length - 1) * 64);
-  await write(json, tensorsOf(weights));
+  const text = await checkpoint.configText("vae");
+  await write(text ?? vaeJson(vae, 2 ** (vae.channels.length - 1) * 64), tensorsOf(weights));
   return vae.codes === undefined ? "AutoencoderKL" : "VQModel";
 }
 
-/** Copies the text encoder of a checkpoint. Throws `FileError`. */
+/** Copies the text encoder of a checkpoint, with `config` where it has none of its own. Throws `FileError`. */
 export async function copyTextEncoder(
-  { components }: Checkpoint,
+  checkpoint: Checkpoint,
   config: Readonly<Record<string, unknown>>,
   folder: string,
 ): Promise<void> {
-  const weights = components.get("text_encoder");
+  const weights = checkpoint.components.get("text_encoder");
   if (!weights) throw new TypeError("There is no text encoder");
   await writeComponent(
     join(folder, "text_encoder"),
-    config,
+    await checkpoint.configText("text_encoder") ?? config,
     tensorsOf(weights),
     WEIGHT_FILES.transformers,
   );

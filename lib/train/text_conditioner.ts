@@ -75,7 +75,7 @@ export class FrozenText implements Conditioner, Disposable {
   /** Of a token's states. */
   readonly width: number;
   readonly checkpoint: Checkpoint;
-  /** Its tokenizer's files, and config.json of the encoder. */
+  /** Its tokenizer's files, and config.json of the encoder where it has none of its own. */
   readonly files: TokenizerFiles;
   readonly json: Readonly<Record<string, unknown>>;
   readonly #part: Part;
@@ -93,10 +93,7 @@ export class FrozenText implements Conditioner, Disposable {
   ) {
     this.checkpoint = checkpoint;
     this.files = files;
-    const json = checkpoint.configs.get(TEXT_ENCODER);
-    this.json = typeof json === "object" && json !== null
-      ? Object.fromEntries(Object.entries(json))
-      : clipJson(encoder.config, tokenizer);
+    this.json = clipJson(encoder.config, tokenizer);
     this.#part = part;
     this.#encoder = encoder;
     this.#tokenizer = tokenizer;

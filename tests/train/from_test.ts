@@ -210,7 +210,7 @@ Deno.test("DiffusionCourse goes on from a checkpoint and its text encoder with t
 Deno.test("DiffusionCourse leaves first stage and text encoder as they are, bytewise, and widens the denoiser", async () => {
   await inFolder(async (folder) => {
     await using device = await openDevice();
-    const from = join(TINY, "sd1.safetensors");
+    const from = join(TINY, "sd1");
     using course = await denoiserCourse(device, {
       diffusion: { from, conditioner: ["clip", "concat"] },
       concat: { source: "mask" },
@@ -225,6 +225,10 @@ Deno.test("DiffusionCourse leaves first stage and text encoder as they are, byte
       const original = await tensorsOf(join(TINY, "sd1", part, file));
       original.delete("text_model.embeddings.position_ids"); // no weight
       assert.deepEqual(await tensorsOf(join(folder, part, file)), original);
+      const [before, after] = [join(TINY, "sd1"), folder].map((path) =>
+        Deno.readTextFile(join(path, part, "config.json"))
+      );
+      assert.equal(await after, await before); // 1.0 stays 1.0
     }
     const { shapes, values } = await readTiny("tiny/sd1", "unet");
     const { vectors } = course.trainers.denoiser;
@@ -298,19 +302,24 @@ Deno.test("DiffusionCourse goes on from its own folder: classes where they are t
 Deno.test("AutoencoderCourse goes on from a KL or VQ autoencoder, whose latents keep their scale", async () => {
   await inFolder(async (folder) => {
     await using device = await openDevice();
-    const check = async (from: string, to: string) => {
+    const check = async (from: string, as: string, to: string) => {
       const settings = await autoencoder({ autoencoder: { from } });
       using course = await AutoencoderCourse.make(device, settings, PROBE);
       await course.save(to);
       const [before, after] = await Promise.all(
-        [from, join(to, "vae")].map((path) => tensorsOf(join(path, WEIGHTS))),
+        [as, join(to, "vae")].map((path) => tensorsOf(join(path, WEIGHTS))),
       );
       assert.deepEqual(after, before);
       const json = async (path: string) =>
         JSON.parse(await Deno.readTextFile(join(path, "config.json")));
-      assert.deepEqual(await json(join(to, "vae")), await json(from));
+      const saved = await json(join(to, "vae"));
+      const { scaling_factor, block_out_channels } = await json(as);
+      assert.deepEqual([saved.scaling_factor, saved.block_out_channels], [
+        scaling_factor,
+        block_out_channels,
+      ]);
     };
-    await check(join(TINY, "vae_f2"), join(folder, "kl"));
+    await check(join(TINY, "sd1.safetensors"), join(TINY, "sd1/vae"), join(folder, "kl"));
     const settings = await autoencoder({
       autoencoder: {
         ...{ regulariser: "vq", codebook: 8, channels: 3, f: 2, width: 8, groups: 4, layers: 1 },
@@ -333,6 +342,6 @@ Deno.test("AutoencoderCourse goes on from a KL or VQ autoencoder, whose latents 
       using course = await AutoencoderCourse.make(device, settings, probe);
       await course.save(folder);
     }
-    await check(join(folder, "vae"), join(folder, "again"));
+    await check(join(folder, "vae"), join(folder, "vae"), join(folder, "again"));
   });
 });
