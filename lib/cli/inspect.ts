@@ -18,9 +18,11 @@ import { decodePicture } from "../formats/png.ts";
 import { TOOLS } from "../formats/recipe.ts";
 import { readTexts, recipeIn } from "../formats/remember.ts";
 import { FILE_BYTES } from "../formats/safetensors.ts";
+import { type Beside, besideOf } from "../models/beside.ts";
 import { FAMILIES, type Family, type Variant } from "../models/config.ts";
 import type { ConditionerConfig } from "../models/conditioner.ts";
 import type { Manifest } from "../nn/params.ts";
+import { PURPOSES } from "../pipelines/beside.ts";
 import { describeRun, isRunFolder, orProblem } from "./inspect_run.ts";
 import { addReportOptions, newCommand, parse, type ReportOptions } from "./options.ts";
 import { fileSize } from "./progress.ts";
@@ -140,7 +142,7 @@ async function describeCheckpoint(path: string): Promise<Report> {
   const reports = [...components].map(([name, weights]) =>
     measure(name, weights, recognised.manifests.get(name))
   );
-  const { family, variant, problem, conditioner } = recognised;
+  const { family, variant, problem, conditioner, beside } = recognised;
   const classes = conditioner?.classes;
   const objects = conditioner?.layout?.classes;
   return {
@@ -153,6 +155,7 @@ async function describeCheckpoint(path: string): Promise<Report> {
       problem,
       classes,
       objects,
+      sees: beside,
       components: reports,
       metadata: Object.fromEntries(metadata),
       ignored,
@@ -165,6 +168,7 @@ async function describeCheckpoint(path: string): Promise<Report> {
       ...table(reports),
       ...(classes ? [`--class (${classes.length}): ${listed(classes)}`] : []),
       ...(objects ? [`--box (${objects.length}): ${listed(objects)}`] : []),
+      ...(beside ? [`it ${PURPOSES[beside.source].what}: ${PURPOSES[beside.source].how}`] : []),
       ...[...metadata].map(([key, value]) => `metadata ${key}: ${shortened(value)}`),
       ...(problem === undefined ? [] : [`not usable: ${problem}`]),
       ...reports.flatMap(mismatches),
@@ -186,13 +190,18 @@ async function recognise(checkpoint: Checkpoint): Promise<{
   readonly variant?: Variant | undefined;
   readonly manifests: ReadonlyMap<ComponentName, Manifest>;
   readonly conditioner?: ConditionerConfig | undefined;
+  readonly beside?: Beside | undefined;
   readonly problem?: string;
 }> {
   try {
     const architecture = await architectureOf(checkpoint);
-    const { family, variant, conditioner } = architecture;
+    const { family, variant, conditioner, unet } = architecture;
     const manifests = manifestsOf(architecture);
-    return { family, variant: family && variant, manifests, conditioner };
+    const known = { family, variant: family && variant, manifests, conditioner };
+    if (!unet) return known;
+    const index = checkpoint.configs.get("model_index");
+    const seen = await orProblem(() => besideOf(index, unet, checkpoint.path));
+    return "problem" in seen ? { ...known, ...seen } : { ...known, beside: seen.found };
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;
     return { manifests: new Map(), problem: error.message };

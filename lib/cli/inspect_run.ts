@@ -73,7 +73,7 @@ export async function describeRun(path: string): Promise<RunReport> {
 type OrProblem<T> = { readonly found: T } | { readonly problem: string };
 
 /** What `work` finds, or in a sentence why it cannot. */
-export async function orProblem<T>(work: () => Promise<T>): Promise<OrProblem<T>> {
+export async function orProblem<T>(work: () => Promise<T> | T): Promise<OrProblem<T>> {
   try {
     return { found: await work() };
   } catch (error) {

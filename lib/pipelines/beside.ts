@@ -35,7 +35,7 @@ interface Size {
 }
 
 /** What a model that sees something is for, and how it is asked. */
-const PURPOSES: Readonly<Record<Source, { readonly what: string; readonly how: string }>> = {
+export const PURPOSES: Readonly<Record<Source, { readonly what: string; readonly how: string }>> = {
   low: { what: "makes small pictures large", how: "`ldm upscale` with a picture" },
   mask: { what: "fills holes in pictures", how: "`ldm inpaint` with a picture and a mask" },
   map: { what: "makes pictures of maps", how: "`ldm txt2img --map` with a map" },

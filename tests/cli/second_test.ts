@@ -34,6 +34,8 @@ Deno.test("ldm inpaint makes what is white in the mask anew, keeps the rest to t
     const ask = ["inpaint", "-i", "photo.png", "--mask", "mask.png", "a", "fox", ...quick];
     done(await ldm([...ask, "-n", "blurry", "-o", "kept.png"], { cwd }));
     done(await ldm([...ask, "-n", "blurry", "-o", "whole.png", "--no-keep"], { cwd }));
+    const told = done(await ldm(["inspect", model], { cwd }));
+    match(told.stdout, /^it fills holes in pictures: `ldm inpaint` with a picture and a mask$/m);
     const [photo, kept, whole] = await Promise.all(
       ["photo.png", "kept.png", "whole.png"].map((name) => pictureAt(cwd, name)),
     );
@@ -93,20 +95,41 @@ Deno.test("ldm inpaint and ldm upscale refuse what they cannot use in one senten
     }
   }));
 
+/** Trains a tiny model for a step. */
+async function trained(cwd: string, source: string, data: string): Promise<void> {
+  const set = Object.entries({
+    "data.size": 16,
+    "optimizer.batch": 1,
+    "diffusion.first_stage": `${FIXTURES}/tiny/sd1/vae`,
+    "diffusion.conditioner": '["concat"]',
+    "concat.source": source,
+    "concat.factor": 2,
+    ...{ "unet.width": 8, "unet.groups": 4, "unet.layers": 1, "unet.heads": 2 },
+    ...{ "unet.multipliers": "[1, 2]", "unet.attention": "[0]", "unet.context": 8 },
+    ...{ "run.steps": 1, "run.save_every": 0, "sample.every": 0 },
+  }).flatMap(([name, value]) => ["--set", `${name}=${value}`]);
+  done(await ldm(["train", "diffusion", "--data", data, "-o", "run", ...set, "-q"], { cwd }));
+}
+
+Deno.test("ldm txt2img --map makes pictures of a map by a model that ldm train made of data with maps", () =>
+  inFolder(async (cwd) => {
+    await Deno.mkdir(join(cwd, "data"));
+    await Deno.writeFile(join(cwd, "data", "a.png"), await made(16, 16));
+    await Deno.writeFile(join(cwd, "data", "a.map.png"), await made(4, 4));
+    await trained(cwd, "map", "data");
+    await Deno.writeFile(join(cwd, "map.png"), await made(12, 8));
+    const ask = ["--map", "map.png", "-m", "run", "--steps", "2", "-s", "1", "-q", "-o"];
+    done(await ldm([...ask, "own.png"], { cwd }));
+    done(await ldm([...ask, "wide.png", "-W", "40", "-H", "8"], { cwd }));
+    const sizes = await Promise.all(["own.png", "wide.png"].map((name) => pictureAt(cwd, name)));
+    deepEqual(sizes.map(({ width, height }) => [width, height]), [[12, 8], [40, 8]]);
+    done(await ldm(["rerun", "wide.png", "-o", "again.png", "-q"], { cwd }));
+    deepEqual(await pictureAt(cwd, "again.png"), sizes[1]);
+  }));
+
 Deno.test("ldm upscale makes pictures of any size larger by a model that ldm train made, and runs again", () =>
   inFolder(async (cwd) => {
-    const set = Object.entries({
-      "data.size": 16,
-      "optimizer.batch": 1,
-      "diffusion.first_stage": `${FIXTURES}/tiny/sd1/vae`,
-      "diffusion.conditioner": '["concat"]',
-      "concat.factor": 2,
-      ...{ "unet.width": 8, "unet.groups": 4, "unet.layers": 1, "unet.heads": 2 },
-      ...{ "unet.multipliers": "[1, 2]", "unet.attention": "[0]", "unet.context": 8 },
-      ...{ "run.steps": 1, "run.save_every": 0, "sample.every": 0 },
-    }).flatMap(([name, value]) => ["--set", `${name}=${value}`]);
-    const data = join(FIXTURES, "pictures");
-    done(await ldm(["train", "diffusion", "--data", data, "-o", "run", ...set, "-q"], { cwd }));
+    await trained(cwd, "low", join(FIXTURES, "pictures"));
     const index = JSON.parse(await Deno.readTextFile(join(cwd, "run", "model_index.json")));
     deepEqual(index.concat, { source: "low", factor: 2 });
     await Deno.writeFile(join(cwd, "small.png"), await made(9, 5));
