@@ -67,6 +67,12 @@ Deno.test("ldm train says in a sentence what it cannot do", async () => {
     const printed = await ldm(["train", "autoencoder", ...SMALL, "-o", "x", "--print-config"]);
     assert.match(printed.stdout, /^kind = "autoencoder"\n/);
     assert.match(printed.stdout, /\nf = 2/);
+    const from = join(FIXTURES, "tiny/sd1");
+    for (const [kind, line] of [["autoencoder", "f = 4 #"], ["diffusion", "context = 32 #"]]) {
+      const words = ["--data", "x", "-o", "x", "--set", `${kind}.from=${from}`, "--print-config"];
+      const { stdout } = await ldm(["train", kind, ...words]);
+      assert.ok(stdout.includes(`\n${line}`), stdout);
+    }
   });
 });
 
