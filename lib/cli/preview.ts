@@ -6,7 +6,7 @@ import { loadFirstStage } from "../engine/load.ts";
 import type { Latents, Model } from "../engine/model.ts";
 import { writeWhole } from "../formats/files.ts";
 import { encodePng, type Picture } from "../formats/png.ts";
-import { enlarge } from "../formats/resize.ts";
+import { resample } from "../formats/resample.ts";
 import type { Device } from "../gpu/device.ts";
 import { toBytes } from "../pipelines/first_stage.ts";
 import { latentToRgb } from "../pipelines/preview.ts";
@@ -54,7 +54,10 @@ export async function openPreview(
 ): Promise<Previewing | undefined> {
   if (path === undefined) return undefined;
   if (previewTaesd === undefined) {
-    const sketch = (x0: Latents) => enlarge(latentToRgb(x0, model.family), model.factor);
+    const sketch = (x0: Latents) => {
+      const small = latentToRgb(x0, model.family);
+      return resample(small, small.width * model.factor, small.height * model.factor, "bilinear");
+    };
     return { path, every, sketch, [Symbol.dispose]: () => {} };
   }
   const stage = await loadFirstStage(device, previewTaesd);

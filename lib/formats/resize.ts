@@ -1,4 +1,4 @@
-/** Pictures of other sizes. Convention: means are of the stored values, as most tools take them. */
+/** Smaller pictures, each pixel the mean of what it covers. Convention: means are of the stored values, as most tools take them. */
 
 import type { Picture } from "./png.ts";
 
@@ -41,38 +41,6 @@ export function sizeWithin(
     width: Math.max(1, Math.floor(picture.width * scale)),
     height: Math.max(1, Math.floor(picture.height * scale)),
   };
-}
-
-/** A picture `factor` times as wide and high, between its pixels' centres a blend of them (bilinear); `factor` is whole. */
-export function enlarge(picture: Picture, factor: number): Picture {
-  const { channels, data } = picture;
-  const [width, height] = [picture.width * factor, picture.height * factor];
-  const columns = neighbours(picture.width, factor);
-  const rows = neighbours(picture.height, factor);
-  const out = new Uint8Array(width * height * channels);
-  for (let y = 0, at = 0; y < height; y++) {
-    const [above, below, down] = rows[y];
-    for (let x = 0; x < width; x++) {
-      const [left, right, along] = columns[x];
-      for (let c = 0; c < channels; c++, at++) {
-        const value = (row: number, column: number) =>
-          data[(row * picture.width + column) * channels + c];
-        const top = value(above, left) * (1 - along) + value(above, right) * along;
-        const bottom = value(below, left) * (1 - along) + value(below, right) * along;
-        out[at] = Math.round(top * (1 - down) + bottom * down);
-      }
-    }
-  }
-  return { width, height, channels, data: out };
-}
-
-/** For each new pixel in a row the old ones before and after its centre, and how near it is to the second. */
-function neighbours(from: number, factor: number): (readonly [number, number, number])[] {
-  return Array.from({ length: from * factor }, (_, i) => {
-    const at = Math.min(from - 1, Math.max(0, (i + 0.5) / factor - 0.5));
-    const before = Math.floor(at);
-    return [before, Math.min(from - 1, before + 1), at - before] as const;
-  });
 }
 
 /** For each of `to` new pixels in a row the old ones under it, each with its share; shares sum to 1. */

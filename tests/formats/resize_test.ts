@@ -1,6 +1,6 @@
 import { deepEqual, equal, throws } from "node:assert/strict";
 import type { Picture } from "../../lib/formats/png.ts";
-import { enlarge, shrink, sizeWithin } from "../../lib/formats/resize.ts";
+import { shrink, sizeWithin } from "../../lib/formats/resize.ts";
 
 function plain(width: number, height: number): Picture {
   const data = Uint8Array.from({ length: width * height * 3 }, (_, i) => [7, 200, 90][i % 3]);
@@ -17,13 +17,4 @@ Deno.test("shrink takes means of areas, whole and broken", () => {
   throws(() => shrink(row, 4, 1), /Cannot shrink a picture of 3×1 pixels to 4×1/);
   deepEqual(sizeWithin({ width: 100, height: 50 }, 40, 40), { width: 40, height: 20 });
   deepEqual(sizeWithin({ width: 10, height: 5 }, 40, 40), { width: 10, height: 5 });
-});
-
-Deno.test("enlarge blends neighbours between their centres and repeats the edges", () => {
-  const row: Picture = { width: 2, height: 1, channels: 1, data: Uint8Array.of(0, 80) };
-  deepEqual([...enlarge(row, 2).data], [0, 20, 60, 80, 0, 20, 60, 80]);
-  const column: Picture = { width: 1, height: 2, channels: 1, data: Uint8Array.of(0, 80) };
-  deepEqual([...enlarge(column, 2).data], [0, 0, 20, 20, 60, 60, 80, 80]);
-  deepEqual(enlarge(plain(3, 5), 4), plain(12, 20));
-  deepEqual(enlarge(plain(3, 5), 1), plain(3, 5));
 });
