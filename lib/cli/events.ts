@@ -43,6 +43,7 @@ export const EVENTS: Readonly<Record<string, About>> = {
       "schedule?": "left out: the checkpoint's own",
       "eta?": "left out: the sampler's own",
       clipSkip: "1 is the usual layer",
+      "clipLayer?": "of the text encoder, from its last, 1; left out: the checkpoint's own",
       rng: "whose noise: cpu or cuda",
       "samplerRng?": "whose noise samplers add; left out: they go on with the first",
       batchSeeds: "each: a generator for each picture; one: one for all of a batch",

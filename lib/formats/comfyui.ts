@@ -29,13 +29,13 @@ export interface ComfyGraph {
   readonly sampler: string;
   /** As ComfyUI names it. */
   readonly schedule: string;
-  /** 1 is the layer that the checkpoint was trained with. */
-  readonly clipSkip: number;
+  /** The text encoder's layer that is read, from its last, which is 1, where it is not the one ComfyUI takes by itself. */
+  readonly clipLayer?: number | undefined;
 }
 
 /** The text for the PNG key "prompt": ASCII, as Python's `json.dumps` writes it. */
 export function writeComfyGraph(graph: ComfyGraph): string {
-  const { clipSkip, guidanceRescale, vae } = graph;
+  const { clipLayer, guidanceRescale, vae } = graph;
   const node = (class_type: string, inputs: Readonly<Record<string, unknown>>) => ({
     inputs,
     class_type,
@@ -51,7 +51,7 @@ export function writeComfyGraph(graph: ComfyGraph): string {
     "9",
   ]; // the numbers of ComfyUI's own first graph
   const [skip, rescale, otherVae] = ["10", "11", "12"];
-  const clip = clipSkip > 1 ? from(skip, 0) : from(checkpoint, 1);
+  const clip = clipLayer !== undefined ? from(skip, 0) : from(checkpoint, 1);
   const nodes = {
     [sampler]: node("KSampler", {
       seed: graph.seed,
@@ -78,9 +78,9 @@ export function writeComfyGraph(graph: ComfyGraph): string {
       vae: vae === undefined ? from(checkpoint, 2) : from(otherVae, 0),
     }),
     [save]: node("SaveImage", { filename_prefix: "ldm", images: from(decode, 0) }),
-    ...(clipSkip > 1 && {
+    ...(clipLayer !== undefined && {
       [skip]: node("CLIPSetLastLayer", {
-        stop_at_clip_layer: -clipSkip,
+        stop_at_clip_layer: -clipLayer,
         clip: from(checkpoint, 1),
       }),
     }),

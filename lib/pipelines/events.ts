@@ -41,6 +41,8 @@ export interface Settings {
   readonly eta: number | undefined;
   /** 1 is the family's own layer of the text encoder, or as the matched tool counts. */
   readonly clipSkip: number;
+  /** The text encoder's layer that is read, from its last, which is 1, where it is not the family's own. */
+  readonly clipLayer?: number;
   /** Whose generator the noise is. */
   readonly rng: Rng;
   /** Whose generator samplers draw from, begun at the same seed; `undefined` goes on with the first noise's. */

@@ -96,6 +96,8 @@ export function settle(model: Model, request: TextToImage): Settings {
     empty: negativePrompt === "",
     never: false,
   }[match.zeroNegative];
+  const clipSkip = request.clipSkip ?? usualClipSkip(model, match);
+  const skipped = ownClipSkip(model, { clipSkip, match: request.match });
   const settings: Settings = {
     prompt: request.prompt,
     negativePrompt,
@@ -111,7 +113,8 @@ export function settle(model: Model, request: TextToImage): Settings {
     sampler,
     schedule: named === undefined ? match.schedule(sampler) : parseSchedule(named),
     eta: request.eta,
-    clipSkip: request.clipSkip ?? (countsFromLast(model, match) ? 2 : 1),
+    clipSkip,
+    ...(skipped > 1 && { clipLayer: skipped + trainedLayer(model) - 1 }),
     rng,
     samplerRng: samplerRng === rng ? undefined : samplerRng,
     batchSeeds: request.batchSeeds ?? match.batchSeeds,
@@ -127,7 +130,7 @@ export function settle(model: Model, request: TextToImage): Settings {
   requireInteger("steps", settings.steps, 1, 1000);
   requireNumber("the guidance scale", settings.cfgScale, 0, Infinity);
   requireNumber("guidance rescale", settings.guidanceRescale, 0, 1);
-  requireInteger("CLIP skip", settings.clipSkip, countsFromLast(model, match) ? 2 : 1, 13);
+  requireInteger("CLIP skip", settings.clipSkip, usualClipSkip(model, match), 13);
   if (settings.eta !== undefined) requireNumber("eta", settings.eta, 0, 1);
   return settings;
 }
@@ -157,16 +160,24 @@ export function matchOf(name: MatchName | undefined): Match {
   return name === undefined ? USUAL : MATCHES[name];
 }
 
-/** Whether the layer that a checkpoint was trained with is 2 as a tool counts. */
-function countsFromLast({ family }: Model, { clipSkip }: Match): boolean {
-  return clipSkip === "last" && family !== "sd1";
+/** The text encoder's layer that a checkpoint was trained with, from its last, which is 1. */
+function trainedLayer({ family }: Model): number {
+  return family === "sd1" ? 1 : 2;
+}
+
+/** CLIP skip by which a tool means the layer that a checkpoint was trained with. */
+function usualClipSkip(model: Model, { clipSkip }: Match): number {
+  return clipSkip === "last" ? trainedLayer(model) : 1;
 }
 
 /** CLIP skip as the engine counts: 1 is the layer that the checkpoint was trained with. */
-export function ownClipSkip(model: Model, { clipSkip, match: name }: Settings): number {
+export function ownClipSkip(
+  model: Model,
+  { clipSkip, match: name }: Pick<Settings, "clipSkip" | "match">,
+): number {
   const match = matchOf(name);
   if (match.clipSkip === "sd1" && model.family !== "sd1") return 1;
-  return countsFromLast(model, match) ? clipSkip - 1 : clipSkip;
+  return clipSkip - usualClipSkip(model, match) + 1;
 }
 
 /** Whether the network is told what is not asked for as well. */

@@ -254,15 +254,14 @@ Deno.test("writeComfyGraph writes what readRecipe reads, in ASCII", () => {
     guidanceRescale: 0,
     sampler: "euler_ancestral",
     schedule: "normal",
-    clipSkip: 1,
   };
   const written = writeComfyGraph(graph);
   match(written, /^[\x20-\x7e]*$/);
-  const { checkpoint, guidanceRescale: _, clipSkip: __, ...rest } = graph;
+  const { checkpoint, guidanceRescale: _, ...rest } = graph;
   const read = said({ prompt: written });
   deepEqual(read.recipe, { ...rest, batchCount: 1 });
   deepEqual([read.files.model, read.unmatched], [checkpoint, []]);
-  const more = { ...graph, vae: "mse.safetensors", guidanceRescale: 0.7, clipSkip: 2 };
+  const more = { ...graph, vae: "mse.safetensors", guidanceRescale: 0.7, clipLayer: 2 };
   const all = said({ prompt: writeComfyGraph(more) });
   deepEqual([all.files.vae, all.recipe.guidanceRescale, all.recipe.clipSkip], [
     "mse.safetensors",

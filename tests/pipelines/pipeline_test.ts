@@ -269,6 +269,31 @@ Deno.test("match counts CLIP skip as the tool does", async () => {
   await assert.rejects(draw(model, last), /CLIP skip to 1: a whole number from 2/);
 });
 
+Deno.test("clipLayer counts from the text encoder's last layer as ComfyUI's CLIPSetLastLayer does", async () => {
+  // the layers that ComfyUI takes by itself: comfy/sd1_clip.py the last, comfy/text_encoders/sd2_clip.py and
+  // comfy/sdxl_clip.py the last but one
+  const layers: Record<string, readonly (number | undefined)[]> = {};
+  for (const family of ["sd1", "sd2", "sdxl"] as const) {
+    const { model } = fakeModel({ family });
+    for (const match of [undefined, "a1111", "comfyui"] as const) {
+      const found: (number | undefined)[] = [];
+      for (const clipSkip of [undefined, 2, 3]) {
+        const request = { prompt: "a", steps: 1, seed: 1, cfgScale: 1, match, clipSkip };
+        const [{ settings }] = await draw(model, request);
+        found.push(settings.clipLayer);
+      }
+      layers[`${family} ${match}`] = found;
+    }
+  }
+  const own = undefined;
+  assert.deepEqual(layers, {
+    ...{ "sd1 undefined": [own, 2, 3], "sd1 a1111": [own, 2, 3], "sd1 comfyui": [own, 2, 3] },
+    ...{ "sd2 undefined": [own, 3, 4], "sd2 a1111": [own, own, own], "sd2 comfyui": [own, own, 3] },
+    ...{ "sdxl undefined": [own, 3, 4], "sdxl a1111": [own, own, own] },
+    "sdxl comfyui": [own, own, 3],
+  });
+});
+
 Deno.test("rounding is to the nearest or down, and the numbers come along", async () => {
   const { model } = fakeModel();
   for (const rounding of ["round", "truncate"] as const) {
