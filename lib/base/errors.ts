@@ -27,6 +27,9 @@ export class MemoryError extends Error {
   override readonly name = "MemoryError";
 }
 
+/** The work needs more than one command of the device can do, whatever its memory: only less work is a remedy. */
+export class LimitError extends MemoryError {}
+
 /** A file or folder cannot be read or written: missing, no permission, a full disk. Exit code 1. */
 export class FileError extends Error {
   /** Tells this kind of error from others across realms. */

@@ -1,6 +1,6 @@
 /** From a path to a model on a device: open, recognise, check, and bind the stages to parts that are read when they are needed. */
 
-import { FormatError, MemoryError } from "../base/errors.ts";
+import { FormatError, LimitError, MemoryError } from "../base/errors.ts";
 import {
   type Checkpoint,
   type ComponentName,
@@ -389,6 +389,42 @@ class LoadedModel implements Model {
   }
 
   prepare: Model["prepare"] = (run) => {
+    try {
+      return this.#planned(run);
+    } catch (error) {
+      if (!(error instanceof LimitError)) throw error;
+      const fits = this.#smaller(run);
+      throw new LimitError(
+        `Cannot ${this.#work(run)}: a step of it is more than one command of this device can do; ` +
+          (fits ? `${fits.width}×${fits.height} is possible` : "ask for a smaller picture"),
+        { cause: error },
+      );
+    }
+  };
+
+  /** A run's half, quarter, … that is possible. */
+  #smaller(run: Run): Run | undefined {
+    const unit = this.factor * this.latentMultiple;
+    const half = (side: number) => Math.floor(side / 2 / unit) * unit;
+    const smaller = { ...run, width: half(run.width), height: half(run.height) };
+    if (smaller.width === 0 || smaller.height === 0) return undefined;
+    try {
+      this.#planned(smaller);
+      return smaller;
+    } catch (error) {
+      if (!(error instanceof MemoryError)) throw error;
+      return this.#smaller(smaller);
+    }
+  }
+
+  /** What is wanted, as errors name it. */
+  #work({ pictures, width, height }: Run): string {
+    return `make ${
+      pictures > 1 ? "pictures" : "a picture"
+    } of ${width}×${height} pixels with "${this.path}"`;
+  }
+
+  #planned(run: Run): MemoryPlan {
     const { width, height, pictures, prompts, tokens, chunk, clipSkip, tiling } = run;
     const latents = { height: height / this.factor, width: width / this.factor };
     const programs = (part: PartName) => this.#residency.part(part).programs;
@@ -400,9 +436,7 @@ class LoadedModel implements Model {
     const size = { ...latents, tokens };
     const work = { conditions: prompts, sets: run.sets, changes: run.changes };
     const denoiser = (room: Room) => denoiserBytes(programs("unet"), this.#unet, size, work, room);
-    const what = `make ${pictures > 1 ? "pictures" : "a picture"} of ${width}×${height} pixels ` +
-      `with "${this.path}"`;
-    return this.#residency.plan(JSON.stringify(run), what, [
+    return this.#residency.plan(JSON.stringify(run), this.#work(run), [
       ...text,
       ...this.#toldStages(),
       ...this.#besideStages(run),
@@ -418,7 +452,7 @@ class LoadedModel implements Model {
         bytes: (room) => this.#firstStage.bytes("decode", latents, { tiling }, room),
       },
     ]);
-  };
+  }
 
   #toldStages(): Stage[] {
     const { conditioner } = this;

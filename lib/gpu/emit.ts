@@ -1,7 +1,6 @@
 /** From jobs in an order to steps: values are numbered and their lives recorded while steps are emitted. */
 
 import type { DType } from "../base/dtype.ts";
-import { MemoryError } from "../base/errors.ts";
 import { type Shape, show } from "../base/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import {
@@ -12,7 +11,15 @@ import {
   shaderText,
 } from "../kernels/kernel.ts";
 import { type Life, type Plan, planSlots } from "./plan.ts";
-import { bufferBytes, bytesOf, type Job, memoryOf, textureBytes, type Work } from "./work.ts";
+import {
+  beyond,
+  bufferBytes,
+  bytesOf,
+  type Job,
+  memoryOf,
+  textureBytes,
+  type Work,
+} from "./work.ts";
 
 /** Where a binding's memory comes from. */
 export type Source =
@@ -289,20 +296,15 @@ class Emission {
     const { maxBinding } = this.#work.profile;
     const bytes = window?.size ?? whole;
     if (residence === "texture" || bytes <= maxBinding) return;
-    throw new MemoryError(
-      `Cannot run ${label}: its operand "${name}" has ${bytes} bytes, but this device binds at most ` +
-        `${maxBinding}; ask for a smaller picture`,
-    );
+    throw beyond(label, `its operand "${name}" has ${bytes} bytes, and ${maxBinding} can be bound`);
   }
 }
 
 function assertBounded({ grid, iterations }: Dispatch, label: string): void {
   if (iterations > MAX_ITERATIONS) {
-    throw new RangeError(
-      `${label} loops ${iterations} times, more than the ${MAX_ITERATIONS} every device runs`,
-    );
+    throw beyond(label, `it loops ${iterations} times, and every device runs ${MAX_ITERATIONS}`);
   }
   if (grid.some((n) => n > MAX_GROUPS || n < 1)) {
-    throw new RangeError(`${label} dispatches ${show(grid)} workgroups; 1 … ${MAX_GROUPS} fit`);
+    throw beyond(label, `it dispatches ${show(grid)} workgroups, and 1 … ${MAX_GROUPS} fit`);
   }
 }

@@ -4,7 +4,7 @@
  */
 
 import { BYTES } from "../base/dtype.ts";
-import { MemoryError } from "../base/errors.ts";
+import { LimitError } from "../base/errors.ts";
 import { show } from "../base/shape.ts";
 import { costOf, costOfMoving, type Task } from "../graph/remat.ts";
 import { reachable } from "../graph/rewrite.ts";
@@ -67,7 +67,7 @@ export function textureBytes(bytes: number): number {
   return Math.ceil(bytes / row) * row;
 }
 
-/** What is to be done for outputs whose nodes kernels compute. Throws `MemoryError` where a device cannot. */
+/** What is to be done for outputs whose nodes kernels compute. Throws `LimitError` where a device cannot. */
 export function workOf(
   outputs: readonly Tensor[],
   profile: Profile,
@@ -159,9 +159,11 @@ function selected(
     return select(node, profile, layoutOf, choice);
   } catch (cause) {
     if (!(cause instanceof RangeError)) throw cause;
-    throw new MemoryError(
-      `Cannot run ${label} on this device: ${cause.message}; ask for a smaller picture`,
-      { cause },
-    );
+    throw beyond(label, cause.message);
   }
+}
+
+/** One dispatch cannot do it here, however much memory there is. */
+export function beyond(label: string, why: string): LimitError {
+  return new LimitError(`Cannot run ${label} on this device: ${why}; ask for a smaller picture`);
 }

@@ -21,6 +21,11 @@ const LARGEST = 16384;
 /** Width and height in pixels against the first stage's factor. */
 export function checkSize(width: number, height: number, factor: number): void {
   for (const [name, value] of [["width", width], ["height", height]] as const) {
+    if (value > LARGEST) {
+      throw new UsageError(
+        `Cannot make a picture of ${width}×${height} pixels: ${LARGEST} are the most of a side`,
+      );
+    }
     requireInteger(`the ${name}`, value, 1, LARGEST);
     if (value % factor === 0) continue;
     const below = Math.max(factor, Math.floor(value / factor) * factor);

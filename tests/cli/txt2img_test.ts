@@ -156,6 +156,18 @@ Deno.test("ldm refuses a size that does not fit the checkpoint, and a budget tha
       size.stderr,
       /^ldm: Cannot make a picture of 65×64 pixels: the width must be a multiple of 4; 64 and 68 are near\n$/,
     );
+    const many = await ldm(["a fox", "-m", SD1, "-W", "100000"], { cwd });
+    equal(many.code, 2);
+    equal(
+      many.stderr,
+      "ldm: Cannot make a picture of 100000×64 pixels: 16384 are the most of a side\n",
+    );
+    const large = await ldm(["a fox", "-m", SD1, "-W", "2048", "-H", "2048"], { cwd });
+    equal(large.code, 1);
+    match(
+      large.stderr,
+      /^ldm: Cannot make a picture of 2048×2048 pixels with "[^"]*": a step of it is more than one command of this device can do; 1024×1024 is possible\n$/,
+    );
     const budget = await ldm(["a fox", "-m", SD1, "--memory-budget", "1"], { cwd });
     deepEqual([budget.code, budget.stdout], [1, ""]);
     match(budget.stderr, /^ldm: Cannot [^\n]*1 MiB[^\n]*--memory-budget[^\n]*\n$/);
