@@ -1,11 +1,9 @@
 /** `ldm batch FILE`: many pictures, one model. What is done stays done; what fails does not stop the rest. */
 
-import { basename, extname, isAbsolute, join } from "node:path";
-import { DeviceError, FileError, FormatError, UsageError } from "../base/errors.ts";
-import { fileError } from "../formats/files.ts";
-import { Journal, type JournalEntry } from "../formats/journal.ts";
-import type { Recipe } from "../formats/recipe.ts";
-import { decodePromptFile, parsePromptFile } from "../formats/prompt_file.ts";
+import { extname, isAbsolute, join } from "node:path";
+import { FileError, FormatError, UsageError } from "../base/errors.ts";
+import type { Journal, JournalEntry } from "../formats/journal.ts";
+import { attempts } from "./attempts.ts";
 import {
   addDrawingOptions,
   type Draw,
@@ -15,12 +13,14 @@ import {
   outputOf,
   withDrawing,
 } from "./drawing.ts";
-import { drawnSeed, groupsOf, type Job, jobsOf } from "./jobs.ts";
+import { type Job, jobReader } from "./jobs.ts";
 import { modelPath, seconds } from "./loading.ts";
 import { newCommand, parse, progressOptions } from "./options.ts";
 import type { Output } from "./output.ts";
 import { type Progress, progressTo } from "./progress.ts";
+import { promptsOf } from "./prompt_source.ts";
 import { isInShard, parseShard, type Shard, thisCluster } from "./shard.ts";
+import { openJournal, stemOf } from "./shard_journal.ts";
 import { checkDrawBoxes } from "./telling.ts";
 import { printJson, writeStderr } from "./terminal.ts";
 
@@ -61,16 +61,12 @@ export async function drawAll(
   const start = performance.now();
   const progress = progressTo(progressOptions(options));
   const name = source === "-" ? "stdin" : source;
-  const { jobs, bad } = await jobsOf(parsePromptFile(await readSource(source, progress)), options);
-  if (jobs.length + bad.length === 0) {
-    throw new FormatError(`Cannot make pictures of "${name}": it has no prompts`);
-  }
-  const mine = jobs.filter(({ item }) => isInShard(item, shard));
-  checkOutput(options, mine, shard);
-  if (jobs.length > 0) checkDrawBoxes(options, jobs.map(({ recipe }) => recipe));
   const tell = faultTeller(options, name, progress);
-  const badOnes = bad.filter(({ item }) => isInShard(item, shard));
-  for (const each of badOnes) await tell(each, each.message);
+  const tally = { done: 0, failed: 0, images: 0, skipped: 0, pictures: 0 };
+  const desk: Desk = { source, options, shard, progress, tell, tally };
+  const orders = ordered(desk);
+  const first = await orders.next();
+  if (first.done) throw new FormatError(`Cannot make pictures of "${name}": it has no prompts`);
 
   const stem = stemOf(name, shard);
   // a temporary file of a known name, which the next run takes over, is safe only behind the journal's lock
@@ -78,49 +74,115 @@ export async function drawAll(
   using journal = isKept && output.folder !== undefined
     ? await openJournal(output.folder, stem, name)
     : undefined;
-  const done = await doneOnes(mine, journal);
-  for (const { paths } of done.values()) for (const path of paths) output.keep(path);
-  await tellSkipped(done, mine, options, progress);
-
-  const counts = { done: 0, failed: badOnes.length, images: 0 };
   const outputs = new Map<string | undefined, Output>([[undefined, output]]);
-  const placed: Job[] = [];
-  for (const job of mine.filter((job) => !done.has(job))) {
-    const fault = await openPlace(outputs, job, output.folder, options);
-    if (fault === undefined) placed.push(job);
-    else await tell(job, fault);
-    if (fault !== undefined) counts.failed += 1;
-  }
-  const pictures = placed.reduce((sum, { recipe }) => sum + (recipe.batchCount ?? 1), 0);
+  const places = placed(after(first.value, orders), { ...desk, journal, output, outputs });
+  const next = await places.next();
   const work = async (draw: Draw, encode: Encode) => {
-    for await (const { job, entry } of attempts(placed, { draw, encode, outputs, journal })) {
-      counts.images += entry.paths.length;
-      counts[entry.status] += 1;
+    const jobs = after(next.value ?? [], places);
+    for await (const { job, entry } of attempts(jobs, { draw, encode, outputs, journal })) {
+      tally.images += entry.paths.length;
+      tally[entry.status] += 1;
       if (entry.status === "failed") await tell(job, entry.message ?? "");
     }
   };
-  if (placed.length > 0) {
-    await withDrawing(options, work, { pictures, output, several: true, progress });
+  if (!next.done) {
+    await withDrawing(options, work, {
+      ...(isWaitedFor(desk) && { pictures: tally.pictures }),
+      expected: () => tally.pictures,
+      ...{ output, several: true, progress },
+    });
   }
-  await tellEnd({ ...counts, skipped: done.size }, performance.now() - start, options, progress);
-  return counts.failed > 0 ? 1 : 0;
+  await tellEnd(tally, performance.now() - start, isKept, desk);
+  return tally.failed > 0 ? 1 : 0;
 }
 
-/** The text of a prompt file. Throws `FileError`. */
-async function readSource(source: string, progress: Progress): Promise<string> {
-  if (source !== "-") {
-    const bytes = await Deno.readFile(source).catch((error) => {
-      throw fileError("read", source, error);
-    });
-    return decodePromptFile(bytes);
+/** What is known of a batch before its first request. */
+interface Desk {
+  readonly source: string;
+  readonly options: DrawingOptions;
+  readonly shard: Shard;
+  readonly progress: Progress;
+  readonly tell: ReturnType<typeof faultTeller>;
+  readonly tally: Tally;
+}
+
+/** What has become of requests so far, and how many pictures are asked for. */
+interface Tally {
+  done: number;
+  failed: number;
+  images: number;
+  skipped: number;
+  pictures: number;
+}
+
+/** Whether the first request waits for the last: what concerns all of them has to be checked. */
+function isWaitedFor({ source, options: { output, drawBoxes } }: Desk): boolean {
+  return source !== "-" || output === "-" || drawBoxes === true;
+}
+
+/** The requests of this shard, as they come. */
+async function* ordered(desk: Desk): AsyncGenerator<readonly Job[], void, undefined> {
+  const { source, options, shard, progress, tell, tally } = desk;
+  if (source === "-" && Deno.stdin.isTerminal()) {
+    progress.say("reading prompts, one a line; Ctrl-D ends them");
   }
-  if (Deno.stdin.isTerminal()) progress.say("reading prompts, one a line; Ctrl-D ends them");
-  return decodePromptFile(await new Response(Deno.stdin.readable).bytes());
+  const read = jobReader(options);
+  for await (const piece of promptsOf(source, isWaitedFor(desk))) {
+    const { jobs, bad } = await read(piece);
+    if (jobs.length + bad.length === 0) continue;
+    const mine = jobs.filter(({ item }) => isInShard(item, shard));
+    checkOutput(options, mine, shard);
+    if (jobs.length > 0) checkDrawBoxes(options, jobs.map(({ recipe }) => recipe));
+    for (const each of bad.filter(({ item }) => isInShard(item, shard))) {
+      tally.failed += 1;
+      await tell(each, each.message);
+    }
+    yield mine;
+  }
+}
+
+/** Where pictures go, and what is done already. */
+interface Place {
+  readonly output: Output;
+  readonly outputs: Map<string | undefined, Output>;
+  readonly journal: Journal | undefined;
+}
+
+/** Requests that are not done yet and have a place for their pictures. */
+async function* placed(
+  orders: AsyncIterable<readonly Job[]>,
+  { options, progress, tell, tally, journal, output, outputs }: Desk & Place,
+): AsyncGenerator<readonly Job[], void, undefined> {
+  for await (const jobs of orders) {
+    const done = await doneOnes(jobs, journal);
+    for (const { paths } of done.values()) for (const path of paths) output.keep(path);
+    tally.skipped += done.size;
+    await tellSkipped(done, jobs, options, progress);
+    const some: Job[] = [];
+    for (const job of jobs.filter((job) => !done.has(job))) {
+      const fault = await openPlace(outputs, job, output.folder, options);
+      if (fault === undefined) some.push(job);
+      else await tell(job, fault);
+      if (fault !== undefined) tally.failed += 1;
+    }
+    tally.pictures += picturesOf(some);
+    if (some.length > 0) yield some;
+  }
+}
+
+function picturesOf(jobs: readonly Job[]): number {
+  return jobs.reduce((sum, { recipe }) => sum + (recipe.batchCount ?? 1), 0);
+}
+
+/** One thing and then others. */
+async function* after<T>(first: T, rest: AsyncIterable<T>): AsyncGenerator<T, void, undefined> {
+  yield first;
+  yield* rest;
 }
 
 /** Throws `UsageError` where pictures would meet one another. */
 function checkOutput({ output, overwrite }: DrawingOptions, jobs: readonly Job[], shard: Shard) {
-  const pictures = jobs.reduce((sum, { recipe }) => sum + (recipe.batchCount ?? 1), 0);
+  const pictures = picturesOf(jobs);
   if (output === "-" && pictures > 1) {
     throw new UsageError(
       `Cannot write several pictures to stdout: -o - takes one, and ${pictures} are asked for`,
@@ -144,27 +206,6 @@ function faultTeller({ json }: DrawingOptions, name: string, progress: Progress)
   };
 }
 
-/** "prompts", and for a shard "prompts.2-of-8". */
-function stemOf(name: string, { index, of }: Shard): string {
-  const stem = basename(name, extname(name));
-  return of === 1 ? stem : `${stem}.${index}-of-${of}`;
-}
-
-const JOURNAL = ".journal.jsonl";
-
-/** The journal of a batch or of its shard. What other shards have done, of however many, counts as well. */
-async function openJournal(folder: string, stem: string, name: string): Promise<Journal> {
-  const whole = basename(name, extname(name));
-  const own = stem + JOURNAL;
-  const others: string[] = [];
-  for await (const { name } of Deno.readDir(folder)) {
-    const isOurs = name.startsWith(whole) && name.endsWith(JOURNAL) && name !== own;
-    const between = name.slice(whole.length, -JOURNAL.length);
-    if (isOurs && /^(\.\d+-of-\d+)?$/.test(between)) others.push(join(folder, name));
-  }
-  return await Journal.open(join(folder, own), name, others.sort());
-}
-
 /** Jobs that are done and whose pictures are still there. */
 async function doneOnes(
   jobs: readonly Job[],
@@ -181,9 +222,6 @@ async function doneOnes(
   }
   return done;
 }
-
-/** Where pictures go, by what the jobs say; `undefined` is what the options say. */
-type Outputs = ReadonlyMap<string | undefined, Output>;
 
 /** Opens the place that a job has for itself; returns why it cannot be used. */
 async function openPlace(
@@ -203,95 +241,6 @@ async function openPlace(
   }
 }
 
-/** What jobs are done with. */
-interface Workshop {
-  readonly draw: Draw;
-  readonly encode: Encode;
-  readonly outputs: Outputs;
-  readonly journal: Journal | undefined;
-}
-
-/** A job with what is known of it. */
-interface Attempt {
-  readonly job: Job;
-  /** With its seed. */
-  readonly recipe: Recipe;
-  readonly before: JournalEntry | undefined;
-}
-
-/** Prompts that are encoded together. */
-const ENCODED = 64;
-
-/**
- * Does jobs and writes down how each ended, those of one shape after one another, so that what was compiled for one serves the
- * next. Throws what stops all of them.
- */
-async function* attempts(
-  jobs: readonly Job[],
-  workshop: Workshop,
-): AsyncGenerator<{ job: Job; entry: JournalEntry }> {
-  const { journal, encode } = workshop;
-  // the first request that is not written down may have been going on when the process before was stopped
-  let mayExist = journal?.isResumed === true;
-  for (const group of groupsOf(jobs)) {
-    for (let i = 0; i < group.length; i += ENCODED) {
-      const next = await Promise.all(
-        group.slice(i, i + ENCODED).map((job) => attemptOf(job, journal)),
-      );
-      // what is wrong with a request is told when it is its turn
-      await encode(next.map(({ recipe }) => recipe)).catch(throwFatal);
-      for (const each of next) {
-        const isInterrupted = mayExist && each.before === undefined;
-        if (isInterrupted) mayExist = false;
-        const entry = await attempt(each, isInterrupted, workshop);
-        await journal?.append(entry);
-        yield { job: each.job, entry };
-      }
-    }
-  }
-}
-
-async function attemptOf(job: Job, journal: Journal | undefined): Promise<Attempt> {
-  const before = journal?.last(job.key);
-  const said = job.recipe.seed ?? -1;
-  const [chance] = crypto.getRandomValues(new Uint32Array(1));
-  const seed = said >= 0 ? said : before?.seed ?? await drawnSeed(journal?.draw ?? chance, job);
-  return { job, before, recipe: { ...job.recipe, seed } };
-}
-
-/** Makes the pictures of a job; returns how that ended. Throws what stops all jobs. */
-async function attempt(
-  { job, recipe, before }: Attempt,
-  isInterrupted: boolean,
-  { draw, outputs }: Workshop,
-): Promise<JournalEntry> {
-  const { item, line, key, firstIndex } = job;
-  const { seed = 0 } = recipe;
-  const paths: string[] = [];
-  const output = outputs.get(job.output);
-  try {
-    await draw(recipe, {
-      ...(output && { output }),
-      firstIndex,
-      about: { item, line },
-      earlier: (index) => ({ path: before?.paths[index], mayExist: isInterrupted }),
-      listeners: [(event) => {
-        if (event.kind === "saved") paths.push(event.path);
-      }],
-    });
-    return { key, item, line, status: "done", paths, seed };
-  } catch (error) {
-    throwFatal(error);
-    const message = error instanceof Error ? error.message : String(error);
-    return { key, item, line, status: "failed", paths, seed, message };
-  }
-}
-
-/** Throws again what stops all jobs: nothing more can be computed, or saved. */
-function throwFatal(error: unknown): void {
-  if (error instanceof DeviceError || error instanceof FileError) throw error;
-}
-
 async function tellSkipped(
   done: ReadonlyMap<Job, JournalEntry>,
   jobs: readonly Job[],
@@ -306,14 +255,15 @@ async function tellSkipped(
 }
 
 async function tellEnd(
-  counts: { done: number; failed: number; images: number; skipped: number },
+  { pictures: _, ...counts }: Tally,
   elapsed: number,
-  { json }: DrawingOptions,
-  progress: Progress,
+  isKept: boolean,
+  { options: { json }, progress }: Desk,
 ): Promise<void> {
   const { done, failed, skipped } = counts;
   const before = skipped > 0 ? `, ${skipped} before` : "";
-  const rest = failed > 0 ? `, ${failed} failed: the same command again does these alone` : "";
+  const again = isKept ? ": the same command again does these alone" : "";
+  const rest = failed > 0 ? `, ${failed} failed${again}` : "";
   progress.say(`${done} done${before}${rest}`);
   if (json) await printJson({ event: "done", ...counts, seconds: seconds(elapsed) });
 }

@@ -122,8 +122,10 @@ export type Encode = (recipes: readonly Recipe[]) => Promise<void>;
 
 /** What is known of a run beforehand. */
 export interface Run {
-  /** How many pictures all its recipes make together, for the time left; as many as one recipe does where it is left out. */
+  /** How many pictures all its recipes make together; as many as one recipe does where it is left out. */
   readonly pictures?: number;
+  /** The same as far as it is known by now, where more may follow. */
+  readonly expected?: () => number;
   /** Where pictures go; what the options say where it is left out. */
   readonly output?: Output;
   /** How pictures become files; what the options say where it is left out. */
@@ -187,7 +189,7 @@ export async function withDrawing(
     const others = { vaeTiling, seen, ...(tokenizer && { tokenizer }) };
     return recipes.map((each) => requestOf(each, others));
   };
-  const pace = paceOf(run.pictures);
+  const pace = paceOf(run.expected ?? (() => run.pictures ?? 0));
   const pictures = run.several ? run.pictures : options.batchCount ?? 1;
   const watch = await openWatch(options, { output, makers: file.makers, progress }, pictures);
   try {

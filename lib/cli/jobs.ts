@@ -31,33 +31,35 @@ export interface Jobs {
   readonly bad: readonly BadJob[];
 }
 
-/** What a prompt file asks for, with options for what its lines leave open. */
-export async function jobsOf(
-  { items, bad }: PromptFile,
-  options: DrawingOptions,
-): Promise<Jobs> {
-  const entries = [...items, ...bad].sort((a, b) => a.line - b.line);
-  const jobs: Job[] = [];
-  const refused: BadJob[] = [];
+/**
+ * Numbers what prompt files ask for, with options for what their lines leave open: pieces of one file, in their order. A
+ * request that occurs several times is told apart from itself over all of them.
+ */
+export function jobReader(options: DrawingOptions): (piece: PromptFile) => Promise<Jobs> {
   const seen = new Map<string, number>();
-  let firstIndex = 0;
-  for (const [item, entry] of entries.entries()) {
-    const fault = "message" in entry ? entry.message : faultOf(entry);
-    if ("message" in entry || fault !== undefined) {
-      refused.push({ item, line: entry.line, message: fault ?? "" });
-      firstIndex += 1;
-      continue;
+  let [item, firstIndex] = [0, 0];
+  return async ({ items, bad }) => {
+    const jobs: Job[] = [];
+    const refused: BadJob[] = [];
+    for (const entry of [...items, ...bad].sort((a, b) => a.line - b.line)) {
+      const { line } = entry;
+      const fault = "message" in entry ? entry.message : faultOf(entry);
+      if ("message" in entry || fault !== undefined) {
+        refused.push({ item, line, message: fault ?? "" });
+        [item, firstIndex] = [item + 1, firstIndex + 1];
+        continue;
+      }
+      const { output } = entry;
+      const recipe = overlay(options, entry.recipe);
+      const print = await fingerprint(recipe, output ?? options.output, options);
+      const times = (seen.get(print) ?? 0) + 1;
+      seen.set(print, times);
+      const key = times === 1 ? print : `${print}.${times}`;
+      jobs.push({ item, line, recipe, output, firstIndex, key });
+      [item, firstIndex] = [item + 1, firstIndex + (recipe.batchCount ?? 1)];
     }
-    const { line, output } = entry;
-    const recipe = overlay(options, entry.recipe);
-    const print = await fingerprint(recipe, output ?? options.output, options);
-    const times = (seen.get(print) ?? 0) + 1;
-    seen.set(print, times);
-    const key = times === 1 ? print : `${print}.${times}`;
-    jobs.push({ item, line, recipe, output, firstIndex, key });
-    firstIndex += recipe.batchCount ?? 1;
-  }
-  return { jobs, bad: refused };
+    return { jobs, bad: refused };
+  };
 }
 
 /** What is wrong with an item that no model is needed to see. */

@@ -45,10 +45,10 @@ function recentMean() {
 }
 
 /**
- * The pace of a run of `expected` pictures; where that is left out, of those that are planned. The first step after a plan
- * waits for weights and shaders, so it stands for others only until there is another.
+ * The pace of a run of as many pictures as `expected` says; where that is left out, of those that are planned. The first
+ * step after a plan waits for weights and shaders, so it stands for others only until there is another.
  */
-export function paceOf(expected = 0): Pace {
+export function paceOf(expected: () => number = () => 0): Pace {
   const stepTime = recentMean();
   const endTime = recentMean(); // from the last step to the saved file
   let planned = 0; // pictures
@@ -83,7 +83,7 @@ export function paceOf(expected = 0): Pace {
     },
     reckon() {
       const step = stepTime.get();
-      const pictures = Math.max(expected, planned, done);
+      const pictures = Math.max(expected(), planned, done);
       const togo = (pictures - done) * steps - at;
       return {
         step,

@@ -53,17 +53,32 @@ const FORMS: readonly { readonly looks: RegExp; readonly read: Form }[] = [
 
 /** Reads the text of a prompt file. Never throws: what cannot be followed is in `bad`. Comments begin with #. */
 export function parsePromptFile(text: string): PromptFile {
-  const lines = text.replace(/^\uFEFF/, "").split(/\r\n|\n|\r/);
+  const lines = linesOf(text);
   const first = lines.findIndex((line) => !isEmpty(line));
   const header = first < 0 ? undefined : csvHeader(lines[first]);
-  return header === undefined ? parseLines(lines) : parseTable(lines, first, header);
+  return header === undefined ? parseLines(lines, 1) : parseTable(lines, first, header);
+}
+
+/** The same of lines in the middle of a file, which are no table's; the first has the number `line`. */
+export function parsePromptLines(text: string, line: number): PromptFile {
+  return parseLines(linesOf(text), line);
+}
+
+/** Whether a file that begins so is a table; `undefined` where there are only comments so far. */
+export function isPromptTable(beginning: string): boolean | undefined {
+  const first = linesOf(beginning).find((line) => !isEmpty(line));
+  return first === undefined ? undefined : csvHeader(first) !== undefined;
+}
+
+function linesOf(text: string): string[] {
+  return text.replace(/^\uFEFF/, "").split(/\r\n|\n|\r/);
 }
 
 function isEmpty(line: string): boolean {
   return /^\s*(#|$)/.test(line);
 }
 
-function parseLines(lines: readonly string[]): PromptFile {
+function parseLines(lines: readonly string[], first: number): PromptFile {
   const items: PromptItem[] = [];
   const bad: BadLine[] = [];
   for (const [i, text] of lines.entries()) {
@@ -71,9 +86,9 @@ function parseLines(lines: readonly string[]): PromptFile {
     const trimmed = text.trim();
     const form = FORMS.find(({ looks }) => looks.test(trimmed));
     try {
-      for (const item of form?.read(trimmed) ?? []) items.push({ line: i + 1, ...item });
+      for (const item of form?.read(trimmed) ?? []) items.push({ line: first + i, ...item });
     } catch (error) {
-      bad.push(badLine(i + 1, error));
+      bad.push(badLine(first + i, error));
     }
   }
   return { items, bad };

@@ -2,7 +2,7 @@ import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { join } from "node:path";
 import { torchCpu } from "../../lib/base/random.ts";
 import { decodePicture, readPngText } from "../../lib/formats/png.ts";
-import { FIXTURES, inFolder, ldm, names, shell, start } from "./ldm.ts";
+import { COMMAND, FIXTURES, inFolder, ldm, names, shell, start } from "./ldm.ts";
 
 const SD1 = `${FIXTURES}/tiny/sd1`;
 const QUICK = ["-m", SD1, "--steps", "1", "-W", "32", "-H", "32"];
@@ -101,7 +101,7 @@ const BAD: readonly (readonly [line: string, said: string])[] = [
   ["a fox --ar 16:9", '"ar", which there is not'],
   ['{"prompt": "a fox", "sampler_name": "eulr"}', 'did you mean "euler"?'],
   ["a fox --w 33", "the width must be a multiple of 4"],
-  ["a fox --w 4096 --h 4096", "ask for a smaller picture"],
+  ["a fox --w 2048 --h 2048", "a picture of 2048×2048 pixels with"],
 ];
 
 Deno.test("ldm batch tells every bad line with its number, does the others and ends with 1", () =>
@@ -160,6 +160,30 @@ Deno.test("ldm reads prompts from stdin, one a line, and one picture goes to std
     const nothing = await shell(`printf '# no prompt\\n' | ldm - ${quick}`, { cwd });
     deepEqual([nothing.code, nothing.stdout], [1, ""]);
     match(nothing.stderr, /^ldm: Cannot make pictures of "stdin": it has no prompts\n$/);
+  }));
+
+Deno.test("ldm draws the first prompt of stdin before it knows the last, with numbers that go on", () =>
+  inFolder(async (cwd) => {
+    const [program, ...args] = [...COMMAND, "-", ...QUICK, "-s", "1", "-q"];
+    const streams = { stdin: "piped", stdout: "piped", stderr: "piped" } as const;
+    const process = new Deno.Command(program, { args, cwd, ...streams }).spawn();
+    const prompts = process.stdin.getWriter();
+    const say = (text: string) => prompts.write(new TextEncoder().encode(text));
+    await say("# class, prompt\n\na cat\r\na d");
+    const paths = process.stdout.pipeThrough(new TextDecoderStream()).getReader();
+    deepEqual((await paths.read()).value, "0-1.png\n");
+    await say("og\nprompt, seed\n--steps many\nlast");
+    await prompts.close();
+    let rest = "";
+    for (let read = await paths.read(); !read.done; read = await paths.read()) rest += read.value;
+    equal(rest, "1-1.png\n2-1.png\n4-1.png\n");
+    equal((await process.status).code, 1);
+    match(
+      await new Response(process.stderr).text(),
+      /^ldm: line 6 of stdin: it sets steps to "many"/,
+    );
+    match(await parameters(join(cwd, "1-1.png")), /^a dog\n/);
+    match(await parameters(join(cwd, "2-1.png")), /^prompt, seed\n/);
   }));
 
 /** Prompts, one of them twice, with seeds given and drawn. */

@@ -23,7 +23,7 @@ Deno.test("paceOf reckons the time left of all steps and pictures, ends included
 });
 
 Deno.test("paceOf follows a pace that changes, and keeps it from request to request", () => {
-  const pace = paceOf(4);
+  const pace = paceOf(() => 4);
   let now = 0;
   const draw = (steps: number, each: number) => {
     pace.plan(1, steps, now);

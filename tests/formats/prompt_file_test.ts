@@ -1,5 +1,10 @@
 import { deepEqual, equal, match } from "node:assert/strict";
-import { decodePromptFile, parsePromptFile } from "../../lib/formats/prompt_file.ts";
+import {
+  decodePromptFile,
+  isPromptTable,
+  parsePromptFile,
+  parsePromptLines,
+} from "../../lib/formats/prompt_file.ts";
 import type { Recipe } from "../../lib/formats/recipe.ts";
 
 /** The recipes of a text that has no bad line. */
@@ -199,6 +204,19 @@ fox,"fox@0.1,0.2,0.5,0.9; cat@0,0,1,1",3
     { prompt: "class, dog" },
     { prompt: "boxes, and more" },
   ]);
+});
+
+Deno.test("parsePromptLines reads the middle of a file, isPromptTable its beginning", () => {
+  deepEqual(parsePromptLines("prompt,seed\n--steps 2\nlast", 8), {
+    items: [
+      { line: 8, recipe: { prompt: "prompt,seed" } },
+      { line: 10, recipe: { prompt: "last" } },
+    ],
+    bad: [{ line: 9, message: "it has no prompt" }],
+  });
+  equal(isPromptTable("# foxes\n\nprompt,seed\na fox,3"), true);
+  equal(isPromptTable("# foxes\n\na fox\nprompt,seed"), false);
+  equal(isPromptTable("# foxes\n\n"), undefined);
 });
 
 /** Lines that cannot be followed, and what is said of them. */
