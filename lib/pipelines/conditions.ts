@@ -221,7 +221,8 @@ function brought(
   return { hidden: joined(full), tokens: tokens * all, ...(pooled && { pooled }) };
 }
 
-function joined(parts: readonly Float32Array[]): Float32Array {
+/** Arrays one after another. */
+export function joined(parts: readonly Float32Array[]): Float32Array {
   if (parts.length === 1) return parts[0];
   const all = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
   let at = 0;

@@ -16,7 +16,14 @@ import {
 import { sample } from "../diffusion/samplers.ts";
 import type { Denoiser, DenoiserRequest, Latents, Model, Run } from "../engine/model.ts";
 import type { ClipTokenizer } from "../text/tokenizer.ts";
-import { chunksOf, type Conditions, conditionsOf, countSets, lengthsOf } from "./conditions.ts";
+import {
+  chunksOf,
+  type Conditions,
+  conditionsOf,
+  countSets,
+  joined,
+  lengthsOf,
+} from "./conditions.ts";
 import { finished, paddedSize, secondChannels } from "./beside.ts";
 import { Embeddings } from "./embeddings.ts";
 import type { PipelineEvent, Settings } from "./events.ts";
@@ -322,7 +329,7 @@ async function* sampled(
   let call = 0;
   const denoise = denoiser(plan.prediction, async (input, timestep) => {
     signal?.throwIfAborted();
-    const shown = seen ? joined(input, seen) : input;
+    const shown = seen ? joined([input, seen]) : input;
     const predictions = await network.predict(shown, timestep, conditions.at(call++));
     if (reading.negative === undefined) return predictions[0];
     const [unconditional, ...parts] = predictions;
@@ -345,12 +352,4 @@ async function* sampled(
     yield { kind: "step", image, index, of: plan.intervals.length, sigma, x0: asLatents(x0) };
   }
   return latents;
-}
-
-/** Channels [a, h, w] and [b, h, w] as [a + b, h, w]. */
-function joined(a: Float32Array, b: Float32Array): Float32Array {
-  const all = new Float32Array(a.length + b.length);
-  all.set(a);
-  all.set(b, a.length);
-  return all;
 }
