@@ -215,7 +215,7 @@ export function tileFor(m: number, n: number, { kind }: Profile): Tile {
 }
 
 /** So many multiplications take less time in any tile than the text of a large one takes to compile. */
-const LITTLE_WORK = 2 ** 24;
+const LITTLE_WORK = 2 ** 22;
 
 /** Tiles worth trying for a product of `work` multiplications, the best first, with a word before the variant's name. */
 export function tilesFor(
