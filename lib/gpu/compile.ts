@@ -53,6 +53,11 @@ export function optimise(outputs: readonly Tensor[]): readonly Tensor[] {
 export interface AssembleOptions {
   /** Inputs that lie in buffers of the caller and take no slot. */
   readonly bound?: ReadonlySet<string>;
+  /**
+   * Outputs that are to be written to buffers of the caller; where that cannot be they take slots, and are among the
+   * assembly's outputs.
+   */
+  readonly placed?: ReadonlySet<string>;
   /** Decides between variants. */
   readonly choice?: Choice;
   /**
@@ -72,12 +77,12 @@ export function assemble(
   wanted: ReadonlyMap<string, Tensor>,
   profile: Profile,
   layoutOfName: LayoutOfName,
-  { bound = new Set(), choice = choiceOf(profile), budget = Infinity }: AssembleOptions = {},
+  { bound = new Set(), placed = new Set(), choice = choiceOf(profile), budget = Infinity }:
+    AssembleOptions = {},
 ): Assembly {
-  const names = [...wanted.keys()];
   const optimised = optimise([...wanted.values()]);
-  const work = workOf(optimised, profile, layoutOfName, bound, choice);
-  const outputs = new Map(names.map((name, i) => [name, optimised[i]]));
+  const outputs = new Map([...wanted.keys()].map((name, i) => [name, optimised[i]]));
+  const work = workOf(outputs, profile, layoutOfName, { bound, placed, choice });
   const shaders = new Shaders();
   const inOrder = (order: Iterable<number>) => emit(work, order, outputs, shaders);
   const whole = inOrder(work.tasks.keys());

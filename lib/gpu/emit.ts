@@ -66,6 +66,7 @@ export interface Assembly {
     readonly value: number;
     readonly data: Float32Array<ArrayBuffer>;
   }[];
+  /** Those that are not written to buffers of the caller. */
   readonly outputs: ReadonlyMap<string, Output>;
   /** Number of distinct shaders. */
   readonly pipelines: number;
@@ -160,6 +161,7 @@ class Emission {
     const end = this.#steps.length;
     const results = new Map<string, Output>();
     for (const [name, tensor] of outputs) {
+      if (this.#work.placed.get(memoryOf(tensor)) === name) continue;
       const value = this.#valueOf.get(memoryOf(tensor));
       if (value === undefined) throw new TypeError(`Output "${name}" is a weight`);
       this.#lives[value].last = end;
@@ -269,6 +271,8 @@ class Emission {
     const { source, residence } = binding;
     if (typeof source === "number") return this.#operand(node.inputs[source], binding);
     if (source === "result") {
+      const name = this.#work.placed.get(node);
+      if (name !== undefined) return { source: { kind: "bound", name }, bytes: bytesOf(node) };
       const value = this.#valueOf.get(node) ?? this.#define(node);
       return { source: { kind: "value", value }, bytes: bytesOf(node) };
     }

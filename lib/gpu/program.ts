@@ -59,14 +59,17 @@ export interface DeviceRange {
   readonly offset: number;
 }
 
+/** Where inputs and outputs lie that are the caller's, by name. */
+export type BoundSet = ReadonlyMap<string, GPUBuffer | DeviceRange>;
+
 export interface CompileOptions {
   /** For tests: memory is filled with NaN as soon as its value is dead. */
   readonly poison?: boolean;
   /**
-   * Inputs that lie in the caller's buffers for as long as the program is used; each is bound whole. Where there are
-   * several sets of buffers, `run` says which of them it reads.
+   * Inputs and placed outputs that lie in the caller's buffers for as long as the program is used; a range begins at a
+   * multiple of 256 bytes. Where there are several sets of buffers, `run` says which of them is used.
    */
-  readonly bound?: readonly ReadonlyMap<string, GPUBuffer>[];
+  readonly bound?: readonly BoundSet[];
   /** Decides between variants of kernels; the device's where absent. */
   readonly choice?: Choice;
   /** Named in errors, e.g. "UNet at 64×64". */
@@ -108,12 +111,14 @@ export async function realise(
   };
   try {
     const slots = await allocate(device, assembly, label, own);
-    const resourceOf = (source: Source, bound: ReadonlyMap<string, GPUBuffer>): Resource => {
+    const resourceOf = (source: Source, bound: BoundSet): Resource => {
       if (source.kind === "value") return slots[assembly.plan.slotOf[source.value]];
       if (source.kind === "bound") {
-        const buffer = bound.get(source.name);
-        if (!buffer) throw new RangeError(`Input "${source.name}" is not bound to a buffer`);
-        return { kind: "buffer", buffer };
+        const place = bound.get(source.name);
+        if (!place) throw new RangeError(`"${source.name}" is not bound to a buffer`);
+        if (!("offset" in place)) return { kind: "buffer", buffer: place };
+        const { buffer, offset } = place;
+        return { kind: "buffer", buffer, range: { offset, size: buffer.size - offset } };
       }
       return parameterOf(parameters, source.name).resource;
     };
@@ -123,11 +128,11 @@ export async function realise(
     const poisoner = poison ? poisonBuffer(device, assembly, own) : undefined;
     for (const [i, step] of assembly.steps.entries()) {
       const place = { uniforms, offset: offsets[i] };
-      const commandOf = (bound: ReadonlyMap<string, GPUBuffer>) =>
+      const commandOf = (bound: BoundSet) =>
         command(device, step, (source) => resourceOf(source, bound), place);
       const first = await commandOf(sets[0]);
       for (const [j, bound] of sets.entries()) {
-        commands[j].push(j > 0 && readsBound(step) ? await commandOf(bound) : first);
+        commands[j].push(j > 0 && isBound(step) ? await commandOf(bound) : first);
         if (poisoner) commands[j].push(...poisonDead(assembly, i, slots, poisoner));
       }
     }
@@ -142,8 +147,8 @@ export async function realise(
   }
 }
 
-/** Whether a step reads what lies in the caller's buffers. */
-function readsBound(step: Step): boolean {
+/** Whether a step reads or writes what lies in the caller's buffers. */
+function isBound(step: Step): boolean {
   const sources = step.kind === "stage" ? [step.from] : step.operands.map(({ source }) => source);
   return sources.some(({ kind }) => kind === "bound");
 }

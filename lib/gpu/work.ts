@@ -41,6 +41,8 @@ export interface Work {
   readonly leaves: readonly Leaf[];
   /** Inputs that lie in buffers of the caller. */
   readonly bound: ReadonlySet<string>;
+  /** Results that are written to buffers of the caller, by the names of their outputs. */
+  readonly placed: ReadonlyMap<Tensor, string>;
   readonly layoutOf: (tensor: Tensor) => Layout;
 }
 
@@ -67,14 +69,50 @@ export function textureBytes(bytes: number): number {
   return Math.ceil(bytes / row) * row;
 }
 
+/**
+ * Which outputs of those that `wanted` names can be written where the caller wants them: those that nothing else reads, as a
+ * buffer cannot be read while another part of it is written, and that are whole vec4s, as kernels write them.
+ */
+function placedOf(
+  outputs: ReadonlyMap<string, Tensor>,
+  wanted: ReadonlySet<string>,
+): ReadonlyMap<Tensor, string> {
+  const uses = new Map<Tensor, number>();
+  const count = (tensor: Tensor) => {
+    const memory = memoryOf(tensor);
+    uses.set(memory, (uses.get(memory) ?? 0) + 1);
+  };
+  for (const node of reachable([...outputs.values()])) {
+    if (node.op !== "reshape") node.inputs.forEach(count);
+  }
+  for (const tensor of outputs.values()) count(tensor);
+  const placed = new Map<Tensor, string>();
+  for (const name of wanted) {
+    const tensor = outputs.get(name);
+    const memory = tensor && memoryOf(tensor);
+    if (!memory || memory.inputs.length === 0) continue;
+    if (uses.get(memory) === 1 && memory.size % 4 === 0) placed.set(memory, name);
+  }
+  return placed;
+}
+
+/** What decides what is to be done. */
+export interface WorkOptions {
+  readonly bound: ReadonlySet<string>;
+  /** Outputs that are to be written to buffers of the caller, where they can be. */
+  readonly placed: ReadonlySet<string>;
+  readonly choice: Choice;
+}
+
 /** What is to be done for outputs whose nodes kernels compute. Throws `LimitError` where a device cannot. */
 export function workOf(
-  outputs: readonly Tensor[],
+  named: ReadonlyMap<string, Tensor>,
   profile: Profile,
   layoutOfName: LayoutOfName,
-  bound: ReadonlySet<string>,
-  choice: Choice,
+  { bound, placed: wanted, choice }: WorkOptions,
 ): Work {
+  const outputs = [...named.values()];
+  const placed = placedOf(named, wanted);
   const layoutOf = (tensor: Tensor) => {
     const memory = memoryOf(tensor);
     return memory.op === "parameter" ? layoutOfName(memory.attrs.name) : ROWS32;
@@ -125,14 +163,14 @@ export function workOf(
     }
     const task = add({ kind: "compute", label, node, variant }, {
       reads: [...reads],
-      bytes: bufferBytes(bytesOf(node)),
+      bytes: placed.has(node) ? 0 : bufferBytes(bytesOf(node)),
       scratch: scratchOf(variant),
       cost: costOf(node),
       stays: results.has(node),
     });
     makers.set(node, task);
   }
-  return { profile, jobs, tasks, leaves, bound, layoutOf };
+  return { profile, jobs, tasks, leaves, bound, placed, layoutOf };
 }
 
 /** Bytes of what a variant's dispatches hand on to later ones, and of its copies in textures. */

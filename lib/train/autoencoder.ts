@@ -147,7 +147,7 @@ export class AutoencoderCourse implements Course, Disposable {
       : await Start.open(settings.autoencoder.from);
     const began = from ? goingOn(from, settings) : newAutoencoder(settings);
     const { config } = began;
-    const { autoencoder, discriminator, data, optimizer: { batch }, run } = settings;
+    const { autoencoder, discriminator, data, optimizer: { batch, accumulate }, run } = settings;
     const judge = { channels: discriminator.width, layers: discriminator.layers };
     const shape = [batch, data.size, data.size, config.inChannels];
     const perceptual = autoencoder.perceptual === ""
@@ -182,7 +182,8 @@ export class AutoencoderCourse implements Course, Disposable {
     ) => {
       const isTrained = (name: string) => name.startsWith(`${prefix}.`);
       const label = `the training of the ${prefix === "vae" ? "autoencoder" : prefix}`;
-      const options = { isTrained, frozen, optimizer, memory: ceilingOf(settings), label };
+      const memory = ceilingOf(settings);
+      const options = { isTrained, frozen, optimizer, accumulate, memory, label };
       const trainer = owned.use(await Trainer.make(device, objective, options));
       await trainer.vectors.begin((entry) => start.get(entry.name) ?? read(entry));
       trainers[prefix] = trainer;

@@ -159,6 +159,7 @@ export class DiffusionCourse implements Course, Disposable {
         isTrained: (name) => !fixed.has(name),
         frozen: frozen.parameters,
         optimizer: adamWOf(settings),
+        accumulate: settings.optimizer.accumulate,
         memory: ceilingOf(settings),
         label: "the training of the denoiser",
       }),

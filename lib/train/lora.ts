@@ -178,6 +178,7 @@ export class LoraCourse implements Course, Disposable {
         isTrained: isLowRank,
         frozen: parameters,
         optimizer: adamWOf(settings),
+        accumulate: settings.optimizer.accumulate,
         memory: ceilingOf(settings),
         label: "the training of the LoRA",
       }),

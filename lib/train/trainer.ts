@@ -32,6 +32,8 @@ export interface TrainerOptions {
   /** Parameters that are not, by the names under which the graph reads them or those of a checkpoint's tensors. */
   readonly frozen?: Parameters;
   readonly optimizer: AdamW;
+  /** The most micro-batches of a step; 1 where absent. */
+  readonly accumulate?: number;
   /**
    * The most bytes on the device when the trainer is there, with all that is on it already; the device's own ceiling holds
    * as well. What does not fit is computed again where it is needed.
@@ -42,6 +44,9 @@ export interface TrainerOptions {
 }
 
 const GRADIENT = "gradient of ";
+
+/** Where gradients are written, by the names of outputs. */
+type Gradients = ReadonlyMap<string, DeviceRange>;
 
 /** Of what is read back after each run. */
 const bytesOf = (told: readonly Tensor[]) => told.reduce((sum, { size }) => sum + size * 4, 0);
@@ -71,17 +76,20 @@ export class Trainer implements Disposable {
   /** Loss, reports and gradients. */
   readonly program: Program;
   readonly #optimizer: Optimizer;
+  readonly #bound: readonly Gradients[];
   readonly #owned: DisposableStack;
 
   private constructor(
     vectors: Vectors,
     program: Program,
     optimizer: Optimizer,
+    bound: readonly Gradients[],
     owned: DisposableStack,
   ) {
     this.vectors = vectors;
     this.program = program;
     this.#optimizer = optimizer;
+    this.#bound = bound;
     this.#owned = owned;
   }
 
@@ -89,7 +97,8 @@ export class Trainer implements Disposable {
   static async make(
     device: Device,
     { loss, reports = {} }: Objective,
-    { isTrained, frozen = new Map(), optimizer: settings, memory, label }: TrainerOptions,
+    { isTrained, frozen = new Map(), optimizer: settings, accumulate = 1, memory, label }:
+      TrainerOptions,
   ): Promise<Trainer> {
     using owned = new DisposableStack();
     const [whole, ...told] = unstacked([loss, ...Object.values(reports)], frozen);
@@ -103,16 +112,27 @@ export class Trainer implements Disposable {
     gradients(whole, parameters).forEach((gradient, i) =>
       outputs.set(`${GRADIENT}${manifest[i].name}`, gradient)
     );
-    const optimizer = owned.use(await Optimizer.make(device, vectors, settings));
+    const optimizer = owned.use(
+      await Optimizer.make(device, vectors, { ...settings, accumulates: accumulate > 1 }),
+    );
+    const bound = optimizer.places.map((buffers) =>
+      new Map(
+        [...vectors.places].map(([name, { group, begin }]) => [
+          `${GRADIENT}${name}`,
+          { buffer: buffers[group], offset: begin * 4 },
+        ]),
+      )
+    );
     const all = new Map([...frozen, ...vectors.parameters()]);
     const ceiling = Math.min(memory ?? Infinity, device.budget);
     const assembly = assemble(outputs, device.profile, (name) => parameterOf(all, name).layout, {
       choice: device.choice,
+      placed: new Set(bound[0].keys()),
       budget: ceiling - device.memory.live - bytesOf([whole, ...told]),
     });
     requireRoom(device, assembly, [whole, ...told], ceiling, label);
-    const program = owned.use(await realise(device, assembly, all, { label }));
-    return new Trainer(vectors, program, optimizer, owned.move());
+    const program = owned.use(await realise(device, assembly, all, { bound, label }));
+    return new Trainer(vectors, program, optimizer, bound, owned.move());
   }
 
   /** Bytes of activations and gradients. */
@@ -122,11 +142,8 @@ export class Trainer implements Disposable {
 
   /** Loss and gradients of one micro-batch; returns the loss and the reports. */
   async backward(inputs: Inputs): Promise<Map<string, Float32Array<ArrayBuffer>>> {
-    const buffers = this.#optimizer.targets;
-    const targets = [...this.vectors.places].map(([name, { group, begin }]) =>
-      [`${GRADIENT}${name}`, { buffer: buffers[group], offset: begin * 4 }] as const
-    );
-    const results = await this.program.run(inputs, Object.fromEntries(targets));
+    const set = this.#optimizer.place;
+    const results = await this.program.run(inputs, Object.fromEntries(this.#bound[set]), set);
     await this.#optimizer.take();
     return results;
   }

@@ -24,76 +24,123 @@ export interface StepResult {
   readonly skipped: boolean;
 }
 
-/** The programs of one group. */
-interface Programs {
-  readonly group: Group;
-  readonly squares: Program;
-  readonly step: Program;
-  readonly sum: Program;
+/** Rows of a group that are changed at a time. */
+interface Chunk {
+  readonly buffers: Group["buffers"];
+  /** In bytes. */
+  readonly offset: number;
   /** Gradients of a micro-step that are added to those before. */
-  readonly fresh: GPUBuffer;
+  readonly fresh: GPUBuffer | undefined;
+}
+
+/** Programs that change all chunks, one after another. */
+interface Programs {
+  readonly step: Program;
+  /** Adds the gradients of a micro-step to those before; where steps have several. */
+  readonly sum: Program | undefined;
+  /** Σ g² of each group. */
+  readonly squares: readonly Program[];
 }
 
 const UPDATED = ["weight", "moment1", "moment2", "average"] as const;
 
+export interface OptimizerOptions extends AdamW {
+  /** Gradients of several micro-steps are added up for a step. */
+  readonly accumulates: boolean;
+}
+
 export class Optimizer implements Disposable {
-  readonly #programs: readonly Programs[];
+  readonly #groups: readonly Group[];
+  readonly #chunks: readonly Chunk[];
+  readonly #programs: Programs;
   readonly #settings: AdamW;
   readonly #owned: DisposableStack;
   /** Micro-steps whose gradients were taken since the last step. */
   #count = 0;
 
-  private constructor(settings: AdamW, programs: readonly Programs[], owned: DisposableStack) {
+  private constructor(
+    settings: AdamW,
+    groups: readonly Group[],
+    chunks: readonly Chunk[],
+    programs: Programs,
+    owned: DisposableStack,
+  ) {
     this.#settings = settings;
+    this.#groups = groups;
+    this.#chunks = chunks;
     this.#programs = programs;
     this.#owned = owned;
   }
 
-  static async make(device: Device, vectors: Vectors, settings: AdamW): Promise<Optimizer> {
+  static async make(
+    device: Device,
+    { groups, chunk }: Vectors,
+    settings: OptimizerOptions,
+  ): Promise<Optimizer> {
     using owned = new DisposableStack();
-    const programs: Programs[] = [];
-    for (const group of vectors.groups) {
-      const { rows, buffers } = group;
-      const fresh = owned.adopt(
-        storageBuffer(device, rows * WIDTH * 4, "gradients of a micro-step"),
-        (buffer) => release(device, { kind: "buffer", buffer }),
+    const chunks = groups.flatMap(({ rows, buffers }): Chunk[] => {
+      const fresh = settings.accumulates
+        ? owned.adopt(
+          storageBuffer(device, rows * WIDTH * 4, "gradients of a micro-step"),
+          (buffer) => release(device, { kind: "buffer", buffer }),
+        )
+        : undefined;
+      const each = (i: number) => ({ buffers, fresh, offset: i * chunk * WIDTH * 4 });
+      return Array.from({ length: rows / chunk }, (_, i) => each(i));
+    });
+    const made = async (
+      outputs: Readonly<Record<string, Tensor>>,
+      bound: readonly Readonly<Record<string, GPUBuffer | DeviceRange>>[],
+    ) =>
+      owned.use(
+        await compile(device, new Map(Object.entries(outputs)), new Map(), {
+          bound: bound.map((set) => new Map(Object.entries(set))),
+          label: "the optimiser",
+        }),
       );
-      const made = async (
-        outputs: Readonly<Record<string, Tensor>>,
-        bound: Readonly<Record<string, GPUBuffer>>,
-      ) =>
-        owned.use(
-          await compile(device, new Map(Object.entries(outputs)), new Map(), {
-            bound: [new Map(Object.entries(bound))],
-            label: "the optimiser",
-          }),
-        );
-      const { gradient } = buffers;
-      const vector = Object.fromEntries(VECTORS.map((name) => [name, buffers[name]]));
-      programs.push({
-        group,
-        fresh,
-        squares: await made({ squares: squaresOf(rows) }, { gradient }),
-        step: await made({ ...adamW(rows, settings) }, vector),
-        sum: await made({ total: accumulated(rows) }, { total: gradient, gradient: fresh }),
-      });
-    }
-    return new Optimizer(settings, programs, owned.move());
-  }
-
-  /** Where the gradients of the next micro-step go, one buffer a group. */
-  get targets(): readonly GPUBuffer[] {
-    return this.#programs.map(({ fresh, group }) =>
-      this.#count === 0 ? group.buffers.gradient : fresh
+    const vectors = chunks.map(({ buffers, offset }) =>
+      Object.fromEntries(VECTORS.map((name) => [name, { buffer: buffers[name], offset }]))
     );
+    const sums = chunks.flatMap(({ buffers, fresh, offset }) =>
+      fresh
+        ? [{ total: { buffer: buffers.gradient, offset }, gradient: { buffer: fresh, offset } }]
+        : []
+    );
+    const squares: Program[] = [];
+    for (const { rows, buffers: { gradient } } of groups) {
+      squares.push(await made({ squares: squaresOf(rows) }, [{ gradient }]));
+    }
+    const programs = {
+      squares,
+      step: await made({ ...adamW(chunk, settings) }, vectors),
+      sum: sums.length > 0 ? await made({ total: accumulated(chunk) }, sums) : undefined,
+    };
+    return new Optimizer(settings, groups, chunks, programs, owned.move());
   }
 
-  /** Takes the gradients that were written to `targets`. */
+  /** Where gradients go, one buffer a group: those of a step's first micro-step, and those of the others. */
+  get places(): readonly (readonly GPUBuffer[])[] {
+    const first = this.#groups.map(({ buffers }) => buffers.gradient);
+    const others = this.#groups.flatMap(({ buffers }) => {
+      const { fresh } = this.#chunks.find((chunk) => chunk.buffers === buffers) ?? {};
+      return fresh ? [fresh] : [];
+    });
+    return others.length > 0 ? [first, others] : [first];
+  }
+
+  /** Which of the places the gradients of the next micro-step are to be written to. */
+  get place(): number {
+    return this.#count === 0 ? 0 : 1;
+  }
+
+  /** Takes the gradients that were written to `place`. */
   async take(): Promise<void> {
     this.#count += 1;
     if (this.#count === 1) return;
-    for (const { sum, group } of this.#programs) {
-      await sum.run({}, { total: whole(group.buffers.gradient) });
+    const { sum } = this.#programs;
+    if (!sum) throw new TypeError("Steps were not to have several micro-steps");
+    for (const [set, { buffers, offset }] of this.#chunks.entries()) {
+      await sum.run({}, { total: { buffer: buffers.gradient, offset } }, set);
     }
   }
 
@@ -104,7 +151,7 @@ export class Optimizer implements Disposable {
   ): Promise<StepResult> {
     if (this.#count === 0) return { norm: 0, skipped: false };
     let squares = 0;
-    for (const { squares: program } of this.#programs) {
+    for (const program of this.#programs.squares) {
       const result = await program.run({});
       squares += result.get("squares")?.[0] ?? NaN;
     }
@@ -112,9 +159,9 @@ export class Optimizer implements Disposable {
     this.#count = 0;
     const { norm, ...scalars } = scalarsAt(t, this.#settings, { rate, squares, count, emaDecay });
     if (!Number.isFinite(norm)) return { norm, skipped: true };
-    for (const { step, group: { buffers } } of this.#programs) {
-      const targets = UPDATED.map((name) => [name, whole(buffers[name])] as const);
-      await step.run(inputsOf(scalars), Object.fromEntries(targets));
+    for (const [set, { buffers, offset }] of this.#chunks.entries()) {
+      const targets = UPDATED.map((name) => [name, { buffer: buffers[name], offset }] as const);
+      await this.#programs.step.run(inputsOf(scalars), Object.fromEntries(targets), set);
     }
     return { norm, skipped: false };
   }
@@ -122,10 +169,6 @@ export class Optimizer implements Disposable {
   [Symbol.dispose](): void {
     this.#owned[Symbol.dispose]();
   }
-}
-
-function whole(buffer: GPUBuffer): DeviceRange {
-  return { buffer, offset: 0 };
 }
 
 function inputsOf(scalars: Scalars): Record<string, Float32Array<ArrayBuffer>> {

@@ -18,7 +18,7 @@ export interface Place {
   readonly size: number;
 }
 
-/** Vectors of `rows` times `WIDTH` numbers. */
+/** Vectors of `rows` times `WIDTH` numbers, whole chunks of them. */
 export interface Group {
   readonly rows: number;
   readonly buffers: Readonly<Record<VectorName, GPUBuffer>>;
@@ -32,12 +32,23 @@ export type WeightReader = (
 /** Numbers from one parameter to the next: bindings begin at multiples of 256 bytes. */
 const ALIGNMENT = 64;
 
-/** Where the parameters of a manifest will lie, in its order, and the numbers of each group. */
-export function placesOf(
-  manifest: Iterable<ManifestEntry>,
-  maxBinding: number,
-): { readonly places: ReadonlyMap<string, Place>; readonly sizes: readonly number[] } {
-  const most = Math.floor(maxBinding / 4 / WIDTH) * WIDTH;
+/** The most rows that the optimiser changes at a time, 4 MiB of each vector: what it computes takes as much beside them. */
+const MOST_ROWS = 4096;
+
+/** Where parameters will lie. */
+export interface Places {
+  readonly places: ReadonlyMap<string, Place>;
+  /** Numbers of each group. */
+  readonly sizes: readonly number[];
+  /** Rows that the optimiser changes at a time; groups are made of whole chunks. */
+  readonly chunk: number;
+}
+
+/** Where the parameters of a manifest will lie, in its order. Throws `RangeError` where one cannot be bound. */
+export function placesOf(manifest: Iterable<ManifestEntry>, maxBinding: number): Places {
+  const bindable = Math.floor(maxBinding / 4 / WIDTH);
+  const largest = Math.min(MOST_ROWS, bindable);
+  const most = Math.floor(bindable / largest) * largest * WIDTH;
   const places = new Map<string, Place>();
   const sizes: number[] = [];
   for (const entry of manifest) {
@@ -53,23 +64,28 @@ export function placesOf(
     places.set(entry.name, { entry, group, begin: sizes[group], size });
     sizes[group] += padded;
   }
-  return { places, sizes };
+  const rows = Math.ceil(Math.max(1, ...sizes) / WIDTH);
+  const chunk = sizes.length > 1 ? largest : Math.ceil(rows / Math.ceil(rows / largest));
+  return { places, sizes, chunk };
 }
 
 /** The vectors of all trainable parameters. Dispose of them to free them. */
 export class Vectors implements Disposable {
   readonly places: ReadonlyMap<string, Place>;
   readonly groups: readonly Group[];
+  /** Rows that the optimiser changes at a time; it divides those of every group. */
+  readonly chunk: number;
   readonly #device: Device;
 
   /** All zeros. Throws `MemoryError` where they do not fit. */
   constructor(device: Device, manifest: Iterable<ManifestEntry>) {
     this.#device = device;
-    const { places, sizes } = placesOf(manifest, device.profile.maxBinding);
+    const { places, sizes, chunk } = placesOf(manifest, device.profile.maxBinding);
     this.places = places;
     using owned = new DisposableStack();
+    this.chunk = chunk;
     this.groups = sizes.map((size) => {
-      const rows = Math.ceil(size / WIDTH);
+      const rows = Math.ceil(size / WIDTH / chunk) * chunk;
       const make = (name: VectorName) =>
         owned.adopt(
           storageBuffer(device, rows * WIDTH * 4, `${name}s of training`),

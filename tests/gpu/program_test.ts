@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { type Device, openDevice } from "../../lib/gpu/device.ts";
-import { compile } from "../../lib/gpu/program.ts";
-import { type StoredParameter, storeWeight } from "../../lib/gpu/buffers.ts";
+import { readBack, type StoredParameter, storeWeight } from "../../lib/gpu/buffers.ts";
+import { assemble } from "../../lib/gpu/compile.ts";
+import { compile, realise } from "../../lib/gpu/program.ts";
 import type { Values } from "../../lib/graph/interpret.ts";
 import { interpret } from "../../lib/graph/interpret.ts";
 import { Graph, type Tensor } from "../../lib/graph/tensor.ts";
@@ -135,6 +136,48 @@ Deno.test("run copies inputs and outputs on the device where it is told to", asy
     [...doubled.get("y") ?? []],
     Array.from({ length: 8 }, (_, i) => (i + 8) * 6),
   );
+});
+
+Deno.test("realise writes placed outputs into each set's buffers; what others read, and what is no whole vec4s, is returned", async () => {
+  await using device = await openDevice();
+  const x = new Graph().input("x", [64]);
+  const read = x.mul(x).sum([0]).mul(2).broadcast([4]).mul(x.slice(0, 0, 4));
+  const outputs = new Map([
+    ["alone", x.add(1)],
+    ["read", read],
+    ["reader", read.sum([0]).broadcast([8]).mul(3)],
+    ["odd", x.slice(0, 0, 3).mul(5)],
+    ["same", x.mul(7)],
+    ["again", x.mul(7)],
+  ]);
+  const names = [...outputs.keys()];
+  const assembly = assemble(outputs, device.profile, () => assert.fail(), {
+    placed: new Set(names),
+  });
+  assert.deepEqual([...assembly.outputs.keys()], ["read", "odd", "same", "again"]);
+  const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC;
+  const buffers = [0, 1].map(() => device.createBuffer(names.length * 256, usage, "results"));
+  const bound = buffers.map((buffer) =>
+    new Map(names.map((name, i) => [name, { buffer, offset: i * 256 }]))
+  );
+  using program = await realise(device, assembly, new Map(), { bound, poison: true });
+  for (const set of [1, 0]) {
+    const given = Float32Array.from({ length: 64 }, (_, i) => i / 8 + set);
+    const results = await program.run({ x: given }, {}, set);
+    const [bytes] = await readBack(device, [{ buffer: buffers[set], bytes: names.length * 256 }]);
+    const at = (
+      name: string,
+      length: number,
+    ) => [...new Float32Array(bytes, names.indexOf(name) * 256, length)];
+    assert.deepEqual(at("alone", 64), [...given].map((v) => v + 1));
+    const sum = given.reduce((total, v) => total + v * v, 0) * 2;
+    const [first] = [...given.slice(0, 4)].map((v) => v * sum);
+    assert.ok(Math.abs((results.get("read")?.[0] ?? NaN) - first) <= 1e-5 * first);
+    const total = (given[0] + given[1] + given[2] + given[3]) * sum * 3;
+    assert.ok(at("reader", 8).every((v) => Math.abs(v - total) <= 1e-5 * total));
+    assert.deepEqual([...results.get("odd") ?? []], [...given.slice(0, 3)].map((v) => v * 5));
+    assert.deepEqual(results.get("same"), given.map((v) => v * 7));
+  }
 });
 
 Deno.test("run fails with a sentence once the device is lost", async () => {

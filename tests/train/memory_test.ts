@@ -90,6 +90,6 @@ Deno.test("Trainer refuses with both numbers what does not fit, however much is 
         .test(error.message),
   );
   assert.equal(device.memory.live, 0);
-  await using small = await openDevice({ memoryBudget: 14 * 2 ** 20 });
-  await assert.rejects(trainer(small), /within 14 MiB/);
+  await using small = await openDevice({ memoryBudget: 12 * 2 ** 20 });
+  await assert.rejects(trainer(small), /within 12 MiB/);
 });

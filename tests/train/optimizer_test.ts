@@ -27,6 +27,9 @@ Deno.test("placesOf begins every parameter at 256 bytes and every group at nothi
     [1, 0],
     [2, 0],
   ]);
+  const large = [entry("a", [5000 * 256]), entry("b", [4096 * 256])];
+  assert.equal(placesOf(large, 2 ** 30).chunk, 9096 / 3);
+  assert.equal(placesOf(large, 2 ** 23).chunk, 4096);
   assert.throws(() => placesOf(ENTRIES, 1024), /Cannot train "b": it has 480 numbers/);
 });
 
@@ -41,9 +44,9 @@ Deno.test("Optimizer makes torch's steps of AdamW with clipping, accumulation an
     const start = new Map(ENTRIES.map(({ name }) => [name, of(`start.${name}`)]));
     vectors.write("weight", start);
     vectors.write("average", start);
-    using optimizer = await Optimizer.make(device, vectors, SETTINGS);
+    using optimizer = await Optimizer.make(device, vectors, { ...SETTINGS, accumulates: true });
     const give = (step: string) => {
-      const targets = optimizer.targets;
+      const targets = optimizer.places[optimizer.place];
       for (const [name, { group, begin }] of vectors.places) {
         device.gpu.queue.writeBuffer(targets[group], begin * 4, of(`${step}.${name}`));
       }
@@ -75,7 +78,7 @@ Deno.test("Optimizer leaves out a step whose gradient is not finite, and goes on
     new Float32Array(shape.reduce((a, b) => a * b)).fill(1),
   ]));
   vectors.write("weight", ones);
-  using optimizer = await Optimizer.make(device, vectors, SETTINGS);
+  using optimizer = await Optimizer.make(device, vectors, { ...SETTINGS, accumulates: true });
   vectors.write("gradient", ones);
   vectors.write("gradient", new Map([["c", Float32Array.of(NaN)]]));
   await optimizer.take();
@@ -87,6 +90,27 @@ Deno.test("Optimizer leaves out a step whose gradient is not finite, and goes on
   assert.equal((await optimizer.step(1, { rate: 0.1, emaDecay: 0 })).skipped, false);
   const weight = await vectors.read("weight");
   assert.ok((weight.get("c")?.[0] ?? 1) < 0.95);
+});
+
+Deno.test("Optimizer changes every chunk of large vectors alike, each once", async () => {
+  await using device = await openDevice();
+  const size = 9000 * 256;
+  using vectors = new Vectors(device, [entry("a", [size])]);
+  assert.equal(vectors.chunk, 3000);
+  const ones = new Map([["a", new Float32Array(size).fill(1)]]);
+  vectors.write("weight", ones);
+  using optimizer = await Optimizer.make(device, vectors, { ...SETTINGS, accumulates: false });
+  for (let t = 1; t <= 2; t++) {
+    vectors.write("gradient", ones);
+    await optimizer.take();
+    const { norm } = await optimizer.step(t, { rate: 0.1, emaDecay: 0.5 });
+    assert.ok(Math.abs(norm / Math.sqrt(size) - 1) < 1e-5);
+  }
+  for (const vector of ["weight", "moment1", "moment2", "average"] as const) {
+    const values = (await vectors.read(vector)).get("a") ?? assert.fail();
+    assert.ok(values[0] > 0 && values[0] !== 1);
+    assert.ok(values.every((value) => value === values[0]), vector);
+  }
 });
 
 Deno.test("emaDecayAt follows fast at first and reaches the decay that was asked for", () => {
