@@ -115,6 +115,7 @@ async function describePicture(path: string, bytes: Uint8Array<ArrayBuffer>): Pr
     text: [
       `${path}: a picture of ${width}×${height} pixels, ${kind}, ${fileSize(bytes.length)}`,
       ...(made ? [`made by ${TOOLS[made.tool]}; \`ldm rerun\` makes it again`] : []),
+      ...named("LoRAs and their kin, which it looks for in --lora-dir", made?.networks ?? []),
       ...named("what that cannot match", made?.unmatched ?? []),
       ...(said.length > 0 ? said : ["no text inside"]),
     ].join("\n"),

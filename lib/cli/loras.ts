@@ -5,7 +5,8 @@ import { basename, join } from "node:path";
 import { FileError, UsageError } from "../base/errors.ts";
 import type { LoraChoice } from "../engine/model.ts";
 import { fileError } from "../formats/files.ts";
-import { loraTag, networksOf } from "../text/networks.ts";
+import { loraTag } from "../formats/recipe.ts";
+import { type Network, networksOf } from "../text/networks.ts";
 
 export interface LoraOptions {
   readonly lora?: readonly LoraChoice[];
@@ -59,7 +60,7 @@ export function loraReader(
       const choices = [...lora];
       for (const network of hasTags ? networksOf(prompt).networks : []) {
         const { kind, name, multiplier, textMultiplier } = network;
-        if (kind !== "lora" && kind !== "lyco") {
+        if (!isLora(network)) {
           if (!told.has(kind)) {
             warn(`<${kind}:…> of prompts is left out: only LoRAs are known here`);
           }
@@ -77,6 +78,33 @@ export function loraReader(
       return choices;
     },
   };
+}
+
+/** The LoRAs that tags ask for, where they are found; what is not is named. Throws `FileError` where the folder cannot be read. */
+export async function lorasOf(
+  tags: readonly string[],
+  { loraDir = "." }: LoraOptions,
+): Promise<{ readonly found: readonly LoraChoice[]; readonly missing: readonly string[] }> {
+  const found: LoraChoice[] = [];
+  const missing: string[] = [];
+  for (const tag of tags) {
+    const [network] = networksOf(tag).networks;
+    if (network === undefined || !isLora(network)) {
+      missing.push(`${tag}: only LoRAs are known here`);
+      continue;
+    }
+    const { name, multiplier, textMultiplier } = network;
+    const path = await inside(loraDir, `${basename(name)}${SUFFIX}`);
+    if (path !== undefined) found.push({ path, multiplier, textMultiplier });
+    else {missing.push(
+        `the LoRA "${name}", which is not in "${loraDir}"; --lora-dir names its folder`,
+      );}
+  }
+  return { found, missing };
+}
+
+function isLora({ kind }: Network): boolean {
+  return kind === "lora" || kind === "lyco";
 }
 
 /** A LoRA by its name, in a folder or in those in it. Throws `FileError`. */
@@ -110,5 +138,7 @@ async function inside(folder: string, file: string): Promise<string | undefined>
 
 /** Tags that ask for the same as --lora does, for pictures to remember. */
 export function tagsOf(choices: readonly LoraChoice[]): string[] {
-  return choices.map(({ path, multiplier }) => loraTag(basename(path, SUFFIX), multiplier));
+  return choices.map(({ path, multiplier, textMultiplier }) =>
+    loraTag(path, multiplier, textMultiplier)
+  );
 }

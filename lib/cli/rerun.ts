@@ -16,6 +16,7 @@ import {
 import { readRecipe } from "../formats/remember.ts";
 import type { MatchName } from "../pipelines/events.ts";
 import { addDrawingOptions, type DrawingOptions, drawingOptions, withDrawing } from "./drawing.ts";
+import { lorasOf } from "./loras.ts";
 import { hashOf } from "./model_hash.ts";
 import { newCommand, parse, progressOptions } from "./options.ts";
 import { progressTo } from "./progress.ts";
@@ -50,7 +51,14 @@ export async function rerun(argv: readonly string[]): Promise<number> {
   const { remembered, recipe } = await recipeOf(bytes, path);
   const known = understood(recipe, remembered.tool);
   const files = await filesOf(remembered, options, path);
-  const unmatched = [...remembered.unmatched, ...known.unmatched, ...files.missing];
+  const { prompt } = command.opts<{ readonly prompt?: string }>();
+  const loras = await lorasOf(prompt === undefined ? remembered.networks ?? [] : [], options);
+  const unmatched = [
+    ...remembered.unmatched,
+    ...known.unmatched,
+    ...files.missing,
+    ...loras.missing,
+  ];
   const { hash, warnings: changed } = await hashed(remembered, files.model);
   const warnings = [...unmatched.map((what) => `cannot match ${what}`), ...changed];
   const progress = progressTo(progressOptions(options));
@@ -62,7 +70,6 @@ export async function rerun(argv: readonly string[]): Promise<number> {
   const match = NEAREST[remembered.tool];
   // a picture's own prompts have had their choices made, and may hold braces that are none
   const { negativePrompt, style, wildcards } = options;
-  const { prompt } = command.opts<{ readonly prompt?: string }>();
   const isResolved = [prompt, negativePrompt, style, wildcards].every((one) => one === undefined);
   const dtype = options.dtype ?? remembered.dtype;
   const bits = options.bits ?? (pngDepth(bytes) === 16 ? 16 : 8);
@@ -72,6 +79,7 @@ export async function rerun(argv: readonly string[]): Promise<number> {
     {
       ...options,
       ...files.found,
+      ...(loras.found.length > 0 && { lora: [...options.lora ?? [], ...loras.found] }),
       bits,
       ...(dtype && { dtype }),
       ...(hash !== undefined && { modelHash: hash }),

@@ -4,7 +4,7 @@
  */
 
 import { isObject, type Json, type JsonObject, parseJson, textOf } from "./json.ts";
-import { defined, fileName, type Remembered, seedOf } from "./recipe.ts";
+import { defined, fileName, loraTag, type Remembered, seedOf } from "./recipe.ts";
 
 interface Node {
   readonly id: string;
@@ -17,6 +17,8 @@ interface Node {
 interface Graph {
   readonly nodes: ReadonlyMap<string, Node>;
   readonly unmatched: Set<string>;
+  /** Nodes that load LoRAs. */
+  readonly loras: Set<Node>;
 }
 
 /** Samplers that are understood, and what they call the seed. */
@@ -40,6 +42,9 @@ const TEXTS: Readonly<Record<string, string>> = {
 /** Nodes that may stand on the way: they hand on what they are given, or are looked at by themselves. */
 const PASSED: ReadonlySet<string> = new Set(["Reroute", "CLIPSetLastLayer", "RescaleCFG"]);
 
+/** Nodes that add a LoRA to a model, and to its text encoder if that is handed through them as well. */
+const LORAS: ReadonlySet<string> = new Set(["LoraLoader", "LoraLoaderModelOnly"]);
+
 /** The inputs by which a value goes on through a node, in the order in which they are tried. */
 const ONWARD = {
   latent: ["latent_image", "samples", "latent", "pixels", "image"],
@@ -57,7 +62,7 @@ type Kind = keyof typeof ONWARD;
  * node's class and number.
  */
 export function readComfyGraph(text: string): Remembered | undefined {
-  const graph: Graph = { nodes: nodesOf(parseJson(text)), unmatched: new Set() };
+  const graph: Graph = { nodes: nodesOf(parseJson(text)), unmatched: new Set(), loras: new Set() };
   const last = lastSampler(graph);
   if (last === undefined) return undefined;
   const { sampler, latent } = firstPass(graph, last);
@@ -88,6 +93,9 @@ export function readComfyGraph(text: string): Remembered | undefined {
       clipSkip: lastLayer === undefined ? undefined : -lastLayer,
     }),
     files: defined({ model: checkpoint && fileName(checkpoint), vae: vae && fileName(vae) }),
+    networks: graph.loras.size > 0
+      ? [...graph.loras].map((node) => loraOf(graph, node))
+      : undefined,
     unmatched: [...graph.unmatched, ...unmatched],
   });
 }
@@ -122,7 +130,7 @@ function titleOf({ type, id }: Node): string {
 /** The sampler whose latents no other sampler takes up. */
 function lastSampler(graph: Graph): Node | undefined {
   const samplers = [...graph.nodes.values()].filter(isSampler);
-  const scratch: Graph = { nodes: graph.nodes, unmatched: new Set() };
+  const scratch: Graph = { nodes: graph.nodes, unmatched: new Set(), loras: new Set() };
   const taken = new Set(
     samplers.map((node) => follow(scratch, node, "latent_image", "latent", isSampler)),
   );
@@ -181,6 +189,14 @@ function noteParts(graph: Graph, sampler: Node): void {
   if (denoise !== 1) graph.unmatched.add(`denoise ${denoise} of ${titleOf(sampler)}`);
 }
 
+function loraOf(graph: Graph, node: Node): string {
+  const name = textAt(graph, node, "lora_name") ?? "";
+  const multiplier = numberAt(graph, node, "strength_model") ?? 1;
+  const isWhole = node.type === "LoraLoader";
+  const text = isWhole ? numberAt(graph, node, "strength_clip") ?? 1 : 0;
+  return loraTag(name, multiplier, text);
+}
+
 /** The file name of an autoencoder that is not the checkpoint's. */
 function otherVae(graph: Graph, last: Node): string | undefined {
   const decoders = [...graph.nodes.values()].filter(({ type }) => type.startsWith("VAEDecode"));
@@ -216,7 +232,8 @@ function follow(
   while (node && !stop(node)) {
     if (seen.has(node)) return undefined; // a circle
     seen.add(node);
-    if (!PASSED.has(node.type)) graph.unmatched.add(titleOf(node));
+    if (LORAS.has(node.type)) graph.loras.add(node);
+    else if (!PASSED.has(node.type)) graph.unmatched.add(titleOf(node));
     const from: Node = node;
     const inputs = from.type === "Reroute" ? Object.keys(from.inputs) : ONWARD[kind];
     node = inputs.map((name) => source(graph, from, name)).find((next) => next !== undefined);

@@ -1,7 +1,7 @@
 /** Fooocus' settings in its own scheme: JSON under "parameters" (`modules/meta_parser.py`, `FooocusMetadataParser`). */
 
 import { fieldOf, isObject, type Json, numberOf, parseJson, textOf } from "./json.ts";
-import { defined, fileName, type Remembered, seedOf } from "./recipe.ts";
+import { defined, fileName, loraTag, type Remembered, seedOf } from "./recipe.ts";
 
 /** Settings that change the picture and have no place in a recipe, and their neutral value. */
 const UNMATCHED: Readonly<Record<string, string>> = {
@@ -44,6 +44,7 @@ export function readFooocus(text: string): Remembered | undefined {
       model: model && fileName(model),
       vae: vae === undefined || vae.startsWith("Default") ? undefined : fileName(vae),
     }),
+    networks: Array.isArray(loras) && loras.length > 0 ? loras.map(tagOf) : undefined,
     unmatched: [
       ...seed.unmatched,
       ...Object.entries(UNMATCHED).flatMap(([name, neutral]) => {
@@ -51,7 +52,6 @@ export function readFooocus(text: string): Remembered | undefined {
         const said = typeof value === "string" ? value : String(numberOf(json, name) ?? "");
         return said === "" || said === neutral ? [] : [`${name}: ${said}`];
       }),
-      ...(Array.isArray(loras) ? loras : []).map((lora) => `LoRA ${loraName(lora)}`),
       ...(Array.isArray(styled) && styled.length > 1
         ? ["styles, which it encodes one by one"]
         : []),
@@ -65,6 +65,8 @@ function joined(parts: Json | undefined): string | undefined {
   return parts.filter((part) => typeof part === "string").join(", ");
 }
 
-function loraName(lora: Json): string {
-  return Array.isArray(lora) ? lora.slice(0, 2).join(" × ") : String(lora);
+/** Of [name, weight, hash]. */
+function tagOf(lora: Json): string {
+  const [name, weight] = Array.isArray(lora) ? lora : [lora];
+  return loraTag(String(name), typeof weight === "number" ? weight : undefined);
 }

@@ -137,6 +137,7 @@ const SILENT: ReadonlySet<string> = new Set([
   "Raw prompt",
   "Raw negative prompt",
   "Lora weights",
+  "Lora hashes",
   "TE",
   "Unet",
 ]);
@@ -198,7 +199,7 @@ export function remembered(infotext: ReadInfotext, tool: Tool): Remembered {
   const { files = {}, modelHash, dtype, tuned, ...said } = fields;
   const rng = said.rng ?? DEFAULT_RNG[tool];
   const seed = seedOf(entries.get("Seed"), rng);
-  const { networks = [], ...texts } = tool === "ldm"
+  const { networks, stray = [], ...texts } = tool === "ldm"
     ? { prompt: infotext.prompt, negativePrompt: infotext.negativePrompt }
     : withoutNetworks(infotext);
   return defined({
@@ -211,22 +212,29 @@ export function remembered(infotext: ReadInfotext, tool: Tool): Remembered {
     }),
     files,
     modelHash,
+    networks,
     dtype,
     tuned,
-    unmatched: [...unmatched, ...seed.unmatched, ...networks],
+    unmatched: [...unmatched, ...seed.unmatched, ...stray],
   });
 }
 
 const NETWORK = /\s*<(?:lora|lyco|hypernet):[^<>]*>/g;
 
-/** Prompts without the networks that they ask for, which are loaded apart from the words. */
+/**
+ * Prompts without the networks that they ask for, which are loaded apart from the words; those in negative prompts are stray:
+ * nobody loads them.
+ */
 export function withoutNetworks(
   { prompt, negativePrompt }: { prompt: string; negativePrompt: string },
-): { prompt: string; negativePrompt: string; networks?: string[] } {
-  const networks = [prompt, negativePrompt].flatMap((text) =>
-    [...text.matchAll(NETWORK)].map(([tag]) => tag.trim())
-  );
-  if (networks.length === 0) return { prompt, negativePrompt };
+): { prompt: string; negativePrompt: string; networks?: string[]; stray?: string[] } {
+  const tagsIn = (text: string) => [...text.matchAll(NETWORK)].map(([tag]) => tag.trim());
   const strip = (text: string) => text.replaceAll(NETWORK, "").trim();
-  return { prompt: strip(prompt), negativePrompt: strip(negativePrompt), networks };
+  const [networks, stray] = [tagsIn(prompt), tagsIn(negativePrompt)];
+  return {
+    prompt: networks.length > 0 ? strip(prompt) : prompt,
+    negativePrompt: stray.length > 0 ? strip(negativePrompt) : negativePrompt,
+    ...(networks.length > 0 && { networks }),
+    ...(stray.length > 0 && { stray }),
+  };
 }

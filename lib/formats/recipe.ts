@@ -85,12 +85,24 @@ export interface Remembered {
   readonly files: Readonly<Partial<Record<FileRole, string>>>;
   /** The first ten hexadecimal digits of the SHA-256 of the checkpoint's file, as AUTOMATIC1111 writes them. */
   readonly modelHash?: string;
+  /**
+   * What it was made with beside words, as AUTOMATIC1111 writes it in prompts, from which it is taken out here:
+   * `<lora:name:0.8>`, of text encoders and denoiser `<lora:name:0.5:0.8>`. Pictures of ours keep it in their prompts.
+   */
+  readonly networks?: readonly string[];
   /** Type of the weights on the device. */
   readonly dtype?: "f16" | "f32";
   /** With kernels that were tuned for the device. */
   readonly tuned?: boolean;
   /** What the file says and a recipe cannot, each as a phrase that can follow "cannot match". */
   readonly unmatched: readonly string[];
+}
+
+/** A LoRA as `Remembered.networks` has it, by its file and how much of it there was. */
+export function loraTag(file: string, multiplier = 1, textMultiplier = multiplier): string {
+  const name = fileName(file).replace(/\.(safetensors|pt|ckpt|bin)$/, "");
+  const both = textMultiplier === multiplier ? multiplier : `${textMultiplier}:${multiplier}`;
+  return `<lora:${name}:${both}>`;
 }
 
 /** Fields with a value: an undefined one is no field. */

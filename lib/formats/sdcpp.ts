@@ -6,7 +6,7 @@
 import { type ReadInfotext, readInfotext } from "./infotext.ts";
 import { remembered, withoutNetworks } from "./infotext_recipe.ts";
 import { fieldOf, isObject, type JsonObject, numberOf, parseJson, textOf } from "./json.ts";
-import { defined, type Remembered, seedOf } from "./recipe.ts";
+import { defined, loraTag, type Remembered, seedOf } from "./recipe.ts";
 
 const MARK = ", SDCPP: ";
 
@@ -44,14 +44,16 @@ function withJson(said: Remembered, json: JsonObject): Remembered {
     prompt: textOf(fieldOf(json, "prompt"), "positive") ?? said.recipe.prompt ?? "",
     negativePrompt: textOf(fieldOf(json, "prompt"), "negative") ?? said.recipe.negativePrompt ?? "",
   });
-  const { networks = [], ...texts } = prompts;
+  const { networks, stray = [], ...texts } = prompts;
   const loras = fieldOf(json, "loras");
-  const named = Array.isArray(loras)
-    ? loras.map((lora) => `LoRA ${textOf(lora, "name")} × ${numberOf(lora, "multiplier")}`)
-    : [];
+  const named = Array.isArray(loras) && loras.length > 0
+    ? loras.map((lora) => loraTag(textOf(lora, "name") ?? "", numberOf(lora, "multiplier")))
+    : undefined;
   const mode = textOf(json, "mode") ?? "img_gen";
   return {
     ...said,
+    // the list has what was loaded, those of prompts among them
+    ...defined({ networks: named ?? networks }),
     recipe: {
       ...said.recipe,
       ...texts,
@@ -68,8 +70,7 @@ function withJson(said: Remembered, json: JsonObject): Remembered {
       ...new Set([
         ...said.unmatched,
         ...seed.unmatched,
-        ...networks,
-        ...named,
+        ...stray,
         ...(mode === "img_gen" ? [] : [`mode ${mode}`]),
       ]),
     ],

@@ -36,8 +36,3 @@ export function networksOf(prompt: string): { text: string; networks: readonly N
   });
   return { text: prompt.replaceAll(TAG, ""), networks };
 }
-
-/** A tag that asks for a LoRA. */
-export function loraTag(name: string, multiplier: number): string {
-  return `<lora:${name}:${multiplier}>`;
-}

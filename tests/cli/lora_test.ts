@@ -1,5 +1,6 @@
 import { deepEqual, equal, match, notDeepEqual } from "node:assert/strict";
 import { join } from "node:path";
+import { encodePng } from "../../lib/formats/png.ts";
 import { FIXTURES, inFolder, ldm } from "./ldm.ts";
 
 const MODEL = [
@@ -61,6 +62,36 @@ Deno.test("ldm batch changes LoRAs from prompt to prompt, text encoders' states 
     deepEqual(pictures[2], await Deno.readFile(alone));
     notDeepEqual(pictures[1], pictures[2]);
     notDeepEqual(pictures[1], pictures[0]);
+  });
+});
+
+Deno.test("ldm rerun folds in the LoRAs of other programs' pictures, and tells which it does not find", async () => {
+  await inFolder(async (folder) => {
+    const at = (name: string) => join(folder, name);
+    const settings = "Steps: 2, Sampler: Euler, CFG scale: 7, Seed: 7, Size: 32x32, " +
+      'Lora hashes: "kohya: 0123456789ab", RNG: CPU, Version: v1.10.1';
+    const blank = {
+      width: 32,
+      height: 32,
+      channels: 3 as const,
+      data: new Uint8Array(32 * 32 * 3),
+    };
+    const tags = "<lora:kohya:0.5> <lora:nobody:1>";
+    const text: [string, string][] = [["parameters", `a fox ${tags}\n${settings}`]];
+    await Deno.writeFile(at("theirs.png"), await encodePng(blank, { text }));
+    const own = ["-m", join(FIXTURES, "tiny", "sd1"), "-q", "--lora-dir", LORAS];
+    const again = await ldm(["rerun", at("theirs.png"), ...own, "-o", at("again.png")]);
+    equal(again.code, 0, again.stderr);
+    equal(
+      again.stderr,
+      `warning: cannot match the LoRA "nobody", which is not in "${LORAS}"; --lora-dir names its folder\n`,
+    );
+    const size = ["-W", "32", "-H", "32", "--steps", "2", "-s", "7", "--sampler", "euler"];
+    const how = ["--match", "a1111", "--rng", "cpu", "--cfg-scale", "7"];
+    const asked = ["a fox <lora:kohya:0.5>", ...size, ...how];
+    const made = await ldm([...asked, ...own, "-o", at("made.png")]);
+    equal(made.code, 0, made.stderr);
+    deepEqual(await Deno.readFile(at("again.png")), await Deno.readFile(at("made.png")));
   });
 });
 

@@ -42,7 +42,7 @@ Deno.test("readTexts takes tEXt for UTF-8 where it is that, and tells Latin-1 fr
 Deno.test("readRecipe understands AUTOMATIC1111, old spellings and what cannot be matched", () => {
   const text = `a (red:1.2) fox <lora:snow:0.8>, "quoted", née 狐
 second line
-Negative prompt: blurry, (bad:1.3)
+Negative prompt: blurry, (bad:1.3) <lora:bad:1>
 Steps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7.5, Seed: 965400086, Size: 512x768, Model hash: 45dee52b, ` +
     `Model: "a, b", VAE: vae-ft.safetensors, Denoising strength: 0.7, Clip skip: 2, ENSD: 31337, RNG: NV, ` +
     `Hires upscale: 2, Eta: 0.5, Version: v1.10.1`;
@@ -63,7 +63,8 @@ Steps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7.5, Seed: 965400086, Size: 512x
     },
     files: { model: "a, b", vae: "vae-ft.safetensors" },
     modelHash: "45dee52b",
-    unmatched: ["Denoising strength: 0.7", "ENSD: 31337", "Hires upscale: 2", "<lora:snow:0.8>"],
+    networks: ["<lora:snow:0.8>"],
+    unmatched: ["Denoising strength: 0.7", "ENSD: 31337", "Hires upscale: 2", "<lora:bad:1>"],
   });
   equal(said({ UserComment: "x\nSteps: 1, Seed: 2, RNG: CPU" }).recipe.rng, "cpu");
   equal(said({ parameters: "x\nSteps: 1, Seed: 2, Emphasis: None" }).recipe.weighting, "none");
@@ -115,7 +116,7 @@ Deno.test("readRecipe understands stable-diffusion.cpp, with and without its JSO
     sampler: "dpm++2m",
     schedule: "karras",
   });
-  deepEqual(full.unmatched, ["<lora:x:1>", "LoRA x.safetensors × 1"]);
+  deepEqual([full.networks, full.unmatched], [["<lora:x:1>"], []]);
   const xmp = `<x><sdcpp:parameters>a &lt;b&gt;\n${line}</sdcpp:parameters></x>`;
   equal(said({ XMP: xmp }).recipe.prompt, "a <b>");
 });
@@ -185,15 +186,25 @@ Deno.test("readRecipe follows a ComfyUI graph through other nodes and names thos
     },
     "6": { class_type: "CLIPTextEncode", inputs: { text: ["21", 0], clip: ["13", 0] } },
     "8": { class_type: "VAEDecode", inputs: { samples: ["3", 0], vae: ["14", 0] } },
-    "10": { class_type: "LoraLoader", inputs: { lora_name: "x", model: ["4", 0], clip: ["4", 1] } },
+    "10": {
+      class_type: "LoraLoader",
+      inputs: {
+        ...{ lora_name: "snow/x.safetensors", strength_model: 0.8, strength_clip: 0.5 },
+        ...{ model: ["15", 0], clip: ["4", 1] },
+      },
+    },
     "11": { class_type: "RescaleCFG", inputs: { multiplier: 0.7, model: ["10", 0] } },
     "12": { class_type: "ControlNetApply", inputs: { conditioning: ["6", 0], strength: 1 } },
     "13": { class_type: "CLIPSetLastLayer", inputs: { stop_at_clip_layer: -2, clip: ["10", 1] } },
     "14": { class_type: "VAELoader", inputs: { vae_name: "mse.safetensors" } },
+    "15": {
+      class_type: "LoraLoaderModelOnly",
+      inputs: { lora_name: "y.safetensors", strength_model: 1, model: ["4", 0] },
+    },
     "20": { class_type: "PrimitiveInt", inputs: { value: 7 } },
     "21": { class_type: "PrimitiveString", inputs: { value: "a linked fox" } },
   };
-  const { recipe, files, unmatched } = said({ prompt: graph });
+  const { recipe, files, networks, unmatched } = said({ prompt: graph });
   deepEqual([recipe.seed, recipe.clipSkip, recipe.guidanceRescale, recipe.prompt], [
     7,
     2,
@@ -201,7 +212,8 @@ Deno.test("readRecipe follows a ComfyUI graph through other nodes and names thos
     "a linked fox",
   ]);
   equal(files.vae, "mse.safetensors");
-  deepEqual([...unmatched].sort(), ["ControlNetApply (node 12)", "LoraLoader (node 10)"]);
+  deepEqual(networks, ["<lora:x:0.5:0.8>", "<lora:y:0:1>"]);
+  deepEqual(unmatched, ["ControlNetApply (node 12)"]);
 });
 
 Deno.test("readRecipe takes the first of several passes of a ComfyUI graph", () => {
@@ -410,7 +422,8 @@ Deno.test("readRecipe understands Fooocus in both its schemes", () => {
     seed: Number(3867937451034410n % 2n ** 32n),
   });
   deepEqual([json.tool, json.files.model], ["fooocus", "juggernautXL"]);
-  deepEqual(json.unmatched, ["sharpness: 2", "adm_guidance: (1.5, 0.8, 0.3)", "LoRA offset × 0.1"]);
+  deepEqual(json.networks, ["<lora:offset:0.1>"]);
+  deepEqual(json.unmatched, ["sharpness: 2", "adm_guidance: (1.5, 0.8, 0.3)"]);
   const text = said({
     parameters:
       "a fox\nSteps: 30, Sampler: DPM++ 2M SDE Karras, Seed: 5, Size: 64x64, CFG scale: 4, " +

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { loraTag, networksOf } from "../../lib/text/networks.ts";
+import { loraTag } from "../../lib/formats/recipe.ts";
+import { networksOf } from "../../lib/text/networks.ts";
 
 /** What a prompt asks for, as [kind, name, multiplier, multiplier of text encoders]. */
 const asked = (prompt: string) =>
@@ -27,4 +28,6 @@ Deno.test("networksOf reads multipliers by place and by name; one of the UNet's 
     ["lora", "z", 1, 1],
   ]);
   assert.deepEqual(asked(loraTag("a b", 0.25)), [["lora", "a b", 0.25, 0.25]]);
+  const parts = asked(loraTag("b/a.v2.safetensors", 0.25, 0.5));
+  assert.deepEqual(parts, [["lora", "a.v2", 0.25, 0.5]]);
 });
