@@ -114,6 +114,7 @@ export function graphOf(
   const { sampler, schedule, weighting, label, boxes, sees } = settings;
   if (label !== undefined || boxes !== undefined || sees !== undefined) return {};
   const text = COMFYUI_TEXT[weighting];
+  const isGpuTree = sampler === "dpmpp_2m_sde" && settings.samplerRng === "cuda";
   const graph = writeComfyGraph({
     ...settings,
     prompt: text(settings.prompt),
@@ -121,7 +122,7 @@ export function graphOf(
     seed,
     checkpoint: fileName(files.model ?? ""),
     vae: files.vae && fileName(files.vae),
-    sampler: COMFYUI_SAMPLERS[sampler],
+    sampler: COMFYUI_SAMPLERS[sampler] + (isGpuTree ? "_gpu" : ""),
     schedule: COMFYUI_SCHEDULES[schedule ?? "discrete"],
   });
   return { graph };

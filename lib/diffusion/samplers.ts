@@ -5,6 +5,7 @@
  */
 
 import type { NoiseSource } from "../base/random.ts";
+import type { NoiseBetween } from "./brownian.ts";
 import { type Denoise, type Latents, toEpsilon, toV, vToEpsilon, weigh } from "./denoiser.ts";
 import type { SamplerName } from "./names.ts";
 import type { Plan } from "./plan.ts";
@@ -27,6 +28,8 @@ export type Sampling = AsyncGenerator<SamplingStep, void, undefined>;
 export interface SamplingOptions {
   /** Where samplers that add noise take it: the stream that the initial noise came from. */
   readonly noise: NoiseSource;
+  /** Where SDE samplers take it instead: noise of the way from one level to another. */
+  readonly between?: NoiseBetween;
   /** How much of the removed noise is put back fresh; by default the sampler's own: 1 for euler_a and dpmpp_2m_sde, else 0. */
   readonly eta?: number;
 }
@@ -114,7 +117,7 @@ const lambdaOf = (level: Level) => -Math.log(sigmaOf(level));
 
 /** DPM-Solver++(2M), Lu et al. 2022 (algorithm 2); with eta 1 SDE-DPM-Solver++(2M), its appendix on SDEs; midpoint. */
 function dpmpp2m(usualEta: number): Sampler {
-  return async function* (plan, denoise, x, { noise, eta = usualEta }) {
+  return async function* (plan, denoise, x, { noise, between, eta = usualEta }) {
     let previous: { x0: Latents; lambda: number } | undefined;
     const last = plan.intervals.length - 1;
     for (const [index, { from, to }] of plan.intervals.entries()) {
@@ -123,8 +126,9 @@ function dpmpp2m(usualEta: number): Sampler {
       const h = lambdaOf(to) - lambda;
       const decay = eta > 0 ? Math.exp(-eta * h) : 1;
       const gain = to.alpha * (1 - Math.exp(-h) * decay);
+      const fresh = () => between?.(sigmaOf(from), sigmaOf(to)) ?? noise.normal(x.length);
       const noisy: [number, Latents][] = eta > 0
-        ? [[to.sigma * Math.sqrt(1 - decay * decay), noise.normal(x.length)]]
+        ? [[to.sigma * Math.sqrt(1 - decay * decay), fresh()]]
         : [];
       const secondOrder = previous && !(index === last && plan.finalOrder === 1);
       const ahead = secondOrder && previous ? h / (lambda - previous.lambda) / 2 : 0;

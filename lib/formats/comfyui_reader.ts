@@ -76,6 +76,7 @@ export function readComfyGraph(text: string): Remembered | undefined {
   const { seed, unmatched } = seedOf(valueAt(graph, sampler, SAMPLERS[sampler.type]), "cpu");
   noteParts(graph, sampler);
   const vae = otherVae(graph, last);
+  const name = textAt(graph, sampler, "sampler_name");
   return defined({
     tool: "comfyui" as const,
     recipe: defined({
@@ -87,7 +88,8 @@ export function readComfyGraph(text: string): Remembered | undefined {
       steps: numberAt(graph, sampler, "steps"),
       cfgScale: numberAt(graph, sampler, "cfg"),
       guidanceRescale: rescale && numberAt(graph, rescale, "multiplier"),
-      sampler: textAt(graph, sampler, "sampler_name"),
+      sampler: name,
+      samplerRng: name?.endsWith("_gpu") ? "cuda" as const : undefined,
       schedule: textAt(graph, sampler, "scheduler"),
       seed,
       clipSkip: lastLayer === undefined ? undefined : -lastLayer,

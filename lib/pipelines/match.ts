@@ -30,6 +30,11 @@ export interface Match {
    * from the last layer, in which SD 2 and XL were trained with 2.
    */
   readonly clipSkip: "own" | "sd1" | "last";
+  /**
+   * The generator that the noise of SDE samplers comes from as a Brownian tree: "later" is the one of what samplers add. Left
+   * out, it is drawn as other samplers' is.
+   */
+  readonly tree?: "cpu" | "later";
   /** Samplers that are not quite the tool's here, and why. */
   readonly unmatched: Readonly<Partial<Record<SamplerName, string>>>;
 }
@@ -49,10 +54,12 @@ const AUTOMATIC: Readonly<Record<SamplerName, ScheduleName | undefined>> = {
   unipc: undefined,
 };
 
-const BROWNIAN = "its noise is that of a Brownian tree there";
 const OWN_UNIPC = "it is another variant of UniPC there";
 const OWN_LCM = "it keeps no boundary condition there";
 const ABSENT = "there is no such sampler there";
+
+/** Samplers whose noise is a Brownian tree's where the tool has trees. */
+export const TREE_SAMPLERS: ReadonlySet<SamplerName> = new Set(["dpmpp_2m_sde"]);
 
 /** What is done where no tool is named: diffusers' pictures, a seed for each, and AUTOMATIC1111's prompts. */
 export const USUAL: Match = {
@@ -81,7 +88,8 @@ export const MATCHES: Readonly<Record<MatchName, Match>> = {
     schedule: (sampler) => AUTOMATIC[sampler],
     zeroNegative: "empty",
     clipSkip: "sd1",
-    unmatched: { dpmpp_2m_sde: BROWNIAN, unipc: OWN_UNIPC, lcm: OWN_LCM },
+    tree: "later",
+    unmatched: { unipc: OWN_UNIPC, lcm: OWN_LCM },
   },
   comfyui: {
     rng: "cpu",
@@ -93,7 +101,8 @@ export const MATCHES: Readonly<Record<MatchName, Match>> = {
     schedule: () => "discrete",
     zeroNegative: "never",
     clipSkip: "last",
-    unmatched: { dpmpp_2m_sde: BROWNIAN, unipc: OWN_UNIPC, lcm: OWN_LCM, pndm: ABSENT },
+    tree: "cpu",
+    unmatched: { unipc: OWN_UNIPC, lcm: OWN_LCM, pndm: ABSENT },
   },
   sdcpp: {
     rng: "cuda",
@@ -105,6 +114,6 @@ export const MATCHES: Readonly<Record<MatchName, Match>> = {
     schedule: () => "discrete",
     zeroNegative: "empty",
     clipSkip: "last",
-    unmatched: { dpmpp_2m_sde: BROWNIAN, unipc: ABSENT, pndm: ABSENT, lcm: OWN_LCM },
+    unmatched: { unipc: ABSENT, pndm: ABSENT, lcm: OWN_LCM },
   },
 };

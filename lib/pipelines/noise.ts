@@ -1,6 +1,7 @@
 /** The noise of one picture: where it starts, and what samplers add. */
 
 import { type NoiseSource, torchCpu, torchCuda } from "../base/random.ts";
+import { brownianNoise, type NoiseBetween } from "../diffusion/brownian.ts";
 import type { Rng, Settings } from "./events.ts";
 
 const GENERATORS: Readonly<Record<Rng, (seed: number) => NoiseSource>> = {
@@ -32,6 +33,20 @@ export function noisesOf(
   };
   const first = stream(rng);
   return { first, later: samplerRng === undefined ? first : stream(samplerRng) };
+}
+
+/** The noise of a Brownian tree over a plan's levels, which has the picture's seed. */
+export function treeNoise(
+  settings: Parameters<typeof noisesOf>[0],
+  { seed, index }: { readonly seed: number; readonly index: number },
+  sigmas: readonly number[],
+  count: number,
+): NoiseBetween {
+  const noisy = sigmas.filter((sigma) => sigma > 0);
+  return brownianNoise({
+    ...{ seed, count, least: Math.min(...noisy), most: Math.max(...noisy) },
+    source: (seed) => noisesOf(settings, seed, index).later,
+  });
 }
 
 /** Part `index` of `count` equal parts of every draw. */

@@ -8,7 +8,7 @@ import { parseSampler, parseSchedule } from "../diffusion/names.ts";
 import type { Model, Tiling } from "../engine/model.ts";
 import { checkSecondSize, type SecondPicture, secondSize } from "./beside.ts";
 import type { BatchSeeds, MatchName, Rng, Rounding, Settings, Weighting } from "./events.ts";
-import { type Match, MATCHES, USUAL } from "./match.ts";
+import { type Match, MATCHES, TREE_SAMPLERS, USUAL } from "./match.ts";
 import { checkSize, requireInteger, requireNumber } from "./requests.ts";
 import type { Vocabulary } from "./tokens.ts";
 
@@ -89,7 +89,8 @@ export function settle(model: Model, request: TextToImage): Settings {
     : undefined;
   const named = request.schedule ?? followed;
   const rng = request.rng ?? match.rng;
-  const samplerRng = request.samplerRng ?? match.samplerRng;
+  const usualRng = match.tree === "cpu" && TREE_SAMPLERS.has(sampler) ? "cpu" : match.samplerRng;
+  const samplerRng = request.samplerRng ?? usualRng;
   const negativePrompt = request.negativePrompt ?? "";
   const zeros = {
     absent: request.negativePrompt === undefined,

@@ -28,7 +28,8 @@ import { finished, paddedSize, secondChannels } from "./beside.ts";
 import { Embeddings } from "./embeddings.ts";
 import type { PipelineEvent, Settings } from "./events.ts";
 import { decodeLatents } from "./first_stage.ts";
-import { noisesOf } from "./noise.ts";
+import { TREE_SAMPLERS } from "./match.ts";
+import { noisesOf, treeNoise } from "./noise.ts";
 import { type Reading, readPrompts } from "./prompts.ts";
 import {
   isGuided,
@@ -324,6 +325,8 @@ async function* sampled(
   const size = { channels: model.latentChannels, height, width };
   const asLatents = (data: Float32Array): Latents => ({ data, ...size });
   const { first, later } = noisesOf(settings, seed, image);
+  const count = size.channels * size.height * size.width;
+  const isTree = matchOf(settings.match).tree !== undefined && TREE_SAMPLERS.has(settings.sampler);
   const { guidanceRescale } = settings;
   const scale = isGuided(model, settings) ? settings.cfgScale : 1;
   let call = 0;
@@ -336,14 +339,14 @@ async function* sampled(
     const guided = compose(unconditional, parts.map((part, i) => [weights[i], part]), scale);
     return guidanceRescale > 0 ? rescaleGuidance(guided, parts[0], guidanceRescale) : guided;
   });
-  const start = first.normal(size.channels * size.height * size.width)
-    .map((value) => value * plan.initialScale);
+  const start = first.normal(count).map((value) => value * plan.initialScale);
   // diffusers draws what it encodes of a picture with a hole, whose mean is taken here; what samplers add comes after that
   if (settings.sees === "mask" && matchOf(settings.match).dialect === "diffusers") {
     first.normal(start.length);
   }
   const options = {
     noise: later,
+    ...(isTree && { between: treeNoise(settings, { seed, index: image }, plan.sigmas, count) }),
     ...(settings.eta !== undefined && { eta: settings.eta }),
   };
   let latents = asLatents(start);

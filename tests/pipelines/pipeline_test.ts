@@ -217,13 +217,36 @@ Deno.test("match takes over a tool's conventions, and what is asked for comes fi
 Deno.test("match warns of samplers that are others there", async () => {
   const { model } = fakeModel();
   const warnings: string[] = [];
-  const request = { prompt: "", seed: 1, sampler: "dpmpp_2m_sde", match: "a1111" } as const;
+  const request = { prompt: "", seed: 1, sampler: "unipc", match: "a1111" } as const;
   for await (const event of textToImage(model, request)) {
     if (event.kind === "warning") warnings.push(event.message);
   }
   assert.deepEqual(warnings, [
-    "Pictures by dpmpp_2m_sde do not match a1111's: its noise is that of a Brownian tree there",
+    "Pictures by unipc do not match a1111's: it is another variant of UniPC there",
   ]);
+});
+
+Deno.test("match gives SDE samplers a Brownian tree of the tool's generator", async () => {
+  const { model } = fakeModel();
+  const latents = async (more: Partial<TextToImage>) => {
+    const request = { prompt: "", seed: 1, steps: 3, cfgScale: 1, sampler: "dpmpp_2m_sde" };
+    const [image] = await draw(model, { ...request, schedule: "karras", ...more });
+    return image.latents.data;
+  };
+  const [plain, tree] = [await latents({}), await latents({ match: "a1111", rng: "cpu" })];
+  assert.notDeepEqual(tree, plain);
+  const cuda = await latents({ match: "a1111", rng: "cpu", samplerRng: "cuda" });
+  assert.notDeepEqual(cuda, tree);
+  // ComfyUI's is on the CPU but for the sampler's _gpu twin, whatever other samplers draw from
+  const comfy = await latents({ match: "comfyui" });
+  assert.deepEqual(await latents({ match: "comfyui", samplerRng: "cpu" }), comfy);
+  assert.notDeepEqual(await latents({ match: "comfyui", samplerRng: "cuda" }), comfy);
+  // the tree is the picture's own, or the batch's
+  const two = async (match: "a1111" | "comfyui", batchIndex: number) =>
+    await latents({ match, rng: "cpu", batchCount: 2, batchIndex });
+  assert.deepEqual(await two("a1111", 0), tree);
+  assert.notDeepEqual(await two("comfyui", 0), comfy);
+  assert.notDeepEqual(await two("comfyui", 1), await two("comfyui", 0));
 });
 
 Deno.test("match decides when SDXL is told zeros for the negative prompt", async () => {
