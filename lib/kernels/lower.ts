@@ -14,6 +14,9 @@ import type { NodeOf } from "./kernel.ts";
 /** The widest head that the attention kernel holds in registers. */
 export const WIDEST_HEAD = 160;
 
+/** The same of its gradient, which holds more: beyond this an invocation has one row, and products are faster. */
+const WIDEST_DIFFERENTIATED = 80;
+
 /** Most bytes of scores that exist at once, unless a test says otherwise. */
 const SCORE_BYTES = 32 * 2 ** 20;
 
@@ -63,7 +66,8 @@ const isGradient = (node: Tensor): node is Gradient =>
 
 /** A gradient of attention as it is where its heads fit registers. */
 function differentiated(node: Gradient, scoreBytes: number): Tensor {
-  return node.inputs[0].shape[3] > WIDEST_HEAD ? gradientInBlocks(node, scoreBytes) : node;
+  const widest = node.attrs.causal ? WIDEST_HEAD : WIDEST_DIFFERENTIATED;
+  return node.inputs[0].shape[3] > widest ? gradientInBlocks(node, scoreBytes) : node;
 }
 
 /** Blocks of query rows, so that their scores take no more than `most` bytes. */

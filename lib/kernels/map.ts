@@ -24,11 +24,12 @@ import {
   flatGrid,
   indexText,
   inVectors,
-  isConstant,
   isVectorised,
   type Part,
   parts,
   placeText,
+  type Spacing,
+  spacingOf,
 } from "./views.ts";
 import divideSource from "../../wgsl/divide.wgsl" with { type: "text" };
 import source from "../../wgsl/map.wgsl" with { type: "text" };
@@ -150,28 +151,35 @@ interface Lying {
   readonly profile: Profile;
 }
 
-/** How an operand is bound: `unit` numbers are one step of its view. */
+/** How an operand is bound. */
 interface Operand {
   readonly name: string;
   readonly source: number | "result";
   readonly residence: Residence;
   readonly half: boolean;
-  readonly unit: 1 | 4;
+  /** Of what is computed at once; one number counts as the same for all. */
+  readonly spacing: Spacing;
   /** Bytes of the whole buffer. */
   readonly total: number;
 }
 
-/** The text that reads an operand at its place. */
-function readText({ name, half, unit }: Operand): string {
+/** The text that reads an operand at its place; `inner`: its stride there. */
+function readText({ name, half, spacing }: Operand, inner: string): string {
   const i = `${name}_place(at)`;
-  if (!half) return `T(${name}_at(${i}))`;
-  return unit === 4
-    ? `halves_of(${name}_at(${i} / 2u), ${i})`
-    : `T(half_of(${name}_at(${i} / 8u), ${i}))`;
+  const number = (at: string) =>
+    half ? `half_of(${name}_at((${at}) / 8u), ${at})` : `${name}_at(${at})`;
+  switch (spacing) {
+    case "same":
+      return `T(${number(i)})`;
+    case "four":
+      return half ? `halves_of(${name}_at(${i} / 2u), ${i})` : `${name}_at(${i})`;
+    case "apart":
+      return `T(${[0, 1, 2, 3].map((k) => number(`${i} + ${k}u * (${inner} / 4u)`)).join(", ")})`;
+  }
 }
 
-function elementOf({ half, unit }: Operand): Binding["element"] {
-  return half ? "vec4u" : unit === 4 ? "vec4f" : "f32";
+function elementOf({ half, spacing }: Operand): Binding["element"] {
+  return half ? "vec4u" : spacing === "four" ? "vec4f" : "f32";
 }
 
 function dispatchesOf(
@@ -181,9 +189,9 @@ function dispatchesOf(
 ): Dispatch[] {
   const inputs: readonly Tensor[] = node.inputs;
   const scalar = collapse({ shape, views: [result, ...reads.map(({ view }) => view)] });
-  const vector = isVectorised(scalar);
+  const vector = isVectorised(scalar, { apart: profile.kind === "software" });
   const loop = vector ? inVectors(scalar) : scalar;
-  const operands = loop.views.map((view, i): Operand => {
+  const operands = loop.views.map((_, i): Operand => {
     const source = i === 0 ? "result" : reads[i - 1].source;
     const half = source !== "result" && halves[source];
     return {
@@ -191,22 +199,27 @@ function dispatchesOf(
       source,
       residence: source === "result" ? "buffer" : residences[source],
       half,
-      unit: vector && !isConstant(view) ? 4 : 1,
+      spacing: vector ? spacingOf(scalar.views[i]) : "same",
       total: (source === "result" ? node : inputs[source]).size * (half ? 2 : 4),
     };
   });
-  const held = operands.map(({ residence, unit, half, total }) => ({
-    bytes: unit * (half ? 2 : 4),
-    total: residence === "texture" ? 0 : total,
-  }));
   const rank = loop.shape.length;
+  const held = operands.map(({ residence, spacing, half, total }, i) => ({
+    bytes: (spacing === "four" ? 4 : 1) * (half ? 2 : 4),
+    total: residence === "texture" ? 0 : total,
+    beyond: spacing === "apart" ? 3 * loop.views[i].strides[rank - 1] / 4 : 0,
+  }));
   const values = reads.map((_, i) => `value${i}`);
   const functions = [
     divideSource,
     indexText("index_of", "size", rank),
     ...operands.map(({ name }) => placeText(name, rank)),
     `fn evaluate(at: array<u32, ${rank}>) -> T {
-${values.map((value, i) => `  let ${value} = ${readText(operands[i + 1])};`).join("\n")}
+${
+      operands.slice(1).map((operand, i) =>
+        `  let ${values[i]} = ${readText(operand, `params.${operand.name}_${rank - 1}`)};`
+      ).join("\n")
+    }
   return ${expressionText(body, values)};
 }`,
   ].join("\n");

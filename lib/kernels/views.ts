@@ -38,28 +38,45 @@ export function collapse({ shape, views }: Loop): Loop {
 
 const isMultipleOf4 = (n: number) => n % 4 === 0;
 
-/** True where a view is the same for a whole run of the innermost axis. */
-export const isConstant = (view: View): boolean => view.strides[view.strides.length - 1] === 0;
+/** How four neighbours along the innermost axis lie: in one place, side by side as a vec4, or apart. */
+export type Spacing = "same" | "four" | "apart";
 
-/** True where four neighbours along the innermost axis can be moved at once; the first view is the result. */
-export function isVectorised({ shape, views }: Loop): boolean {
-  return isMultipleOf4(shape[shape.length - 1]) && views.every((view, i) => {
-    const inner = view.strides[view.strides.length - 1];
-    const outer = view.strides.slice(0, -1);
-    return inner === 0 ? i > 0 : inner === 1 && [view.offset, ...outer].every(isMultipleOf4);
-  });
+export function spacingOf({ offset, strides }: View): Spacing {
+  const inner = strides[strides.length - 1];
+  if (inner === 0) return "same";
+  return inner === 1 && [offset, ...strides.slice(0, -1)].every(isMultipleOf4) ? "four" : "apart";
 }
 
-/** The loop over groups of four neighbours: views count vec4s, except constant ones, which still count numbers. */
+/**
+ * True where four neighbours along the innermost axis can be computed at once; the first view is the result. `apart`:
+ * operands may be read number by number.
+ */
+export function isVectorised(
+  { shape, views: [result, ...operands] }: Loop,
+  { apart }: { readonly apart: boolean },
+): boolean {
+  return isMultipleOf4(shape[shape.length - 1]) && spacingOf(result) === "four" &&
+    (apart || operands.every((view) => spacingOf(view) !== "apart"));
+}
+
+/** A view over groups of four neighbours: it counts vec4s where they are some, else numbers. */
+const IN_VECTORS: { readonly [K in Spacing]: (view: View) => View } = {
+  same: (view) => view,
+  four: ({ offset, strides }) => ({
+    offset: offset / 4,
+    strides: [...strides.slice(0, -1).map((stride) => stride / 4), 1],
+  }),
+  apart: ({ offset, strides }) => ({
+    offset,
+    strides: strides.map((stride, i) => i === strides.length - 1 ? 4 * stride : stride),
+  }),
+};
+
+/** The loop over groups of four neighbours. */
 export function inVectors({ shape, views }: Loop): Loop {
   return {
     shape: [...shape.slice(0, -1), shape[shape.length - 1] / 4],
-    views: views.map((view) =>
-      isConstant(view) ? view : {
-        offset: view.offset / 4,
-        strides: [...view.strides.slice(0, -1).map((stride) => stride / 4), 1],
-      }
-    ),
+    views: views.map((view) => IN_VECTORS[spacingOf(view)](view)),
   };
 }
 
@@ -69,6 +86,8 @@ export interface Held {
   readonly bytes: number;
   /** Bytes of the whole buffer. */
   readonly total: number;
+  /** Units that are read beyond each place of the view. */
+  readonly beyond: number;
 }
 
 /** A loop whose operands each fit one binding; `windows[i]` is absent where the whole buffer is bound. */
@@ -86,7 +105,7 @@ const reach = ({ shape }: Loop, { offset, strides }: View): number =>
 export function parts(loop: Loop, held: readonly Held[], profile: Profile): Part[] {
   const windows = loop.views.map((view, i) => {
     if (held[i].total <= profile.maxBinding) return { first: view.offset };
-    return windowOn(view.offset, reach(loop, view), held[i].bytes);
+    return windowOn(view.offset, reach(loop, view) + held[i].beyond, held[i].bytes);
   });
   const sizes = windows.map((w) => "window" in w ? w.window.size : 0);
   const worst = sizes.indexOf(Math.max(...sizes));

@@ -92,6 +92,25 @@ const gelu = (input: Expression): Expression => ({
   }],
 });
 
+/** The second of each pair, times what lies side by side. */
+function everySecond(g: Graph, pairs: Tensor): Tensor {
+  const [rows, columns] = pairs.shape;
+  return g.node("map", [pairs, y(g, [rows, columns])], {
+    shape: [rows, columns],
+    body: { op: "mul", args: [{ input: 0 }, { input: 1 }] },
+    views: [
+      { offset: 1, strides: [2 * columns, 2] },
+      { offset: 0, strides: [columns, 1] },
+    ],
+  });
+}
+
+/** On software devices four numbers are computed at once even where operands lie apart. */
+const apart: Pick<KernelCase, "expect"> = {
+  expect: ([{ dispatches: [{ shader }] }], { kind }) =>
+    assert.equal(shader.type, kind === "software" ? "vec4f" : "f32"),
+};
+
 kernelTest("map", {
   ...declared,
   cases: {
@@ -107,6 +126,18 @@ kernelTest("map", {
         return g.node("map", [u, u], attrs);
       },
       ...of("vec4f"),
+    },
+    "every second number beside all": {
+      build: (g) => everySecond(g, x(g, [6, 8, 2])),
+      ...apart,
+    },
+    "every second number of an embedding": {
+      build: (g) => everySecond(g, g.parameter("p", [6, 8, 2], "embedding")),
+      ...apart,
+    },
+    "every second number, cut into windows": {
+      build: (g) => everySecond(g, x(g, [60, 8, 2])),
+      ...bound(1024, 2),
     },
     "five axes": {
       build: (g) =>
