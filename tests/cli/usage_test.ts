@@ -53,7 +53,7 @@ const MISTAKES: readonly (readonly [args: readonly string[], said: RegExp])[] = 
   [["encode", "x.png"], /There is no model built in yet/],
   [["encode", "x.png", "-m", SD1, "-o", "-"], /Cannot write latents to stdout/],
   [["decode", "x", "y", "-m", SD1], /too many arguments/],
-  [["inspect"], /missing required argument 'file'/],
+  [["inspect"], /missing required argument 'path'/],
   [["inspect", "--deep", "x"], /unknown option '--deep'/],
 ];
 
