@@ -33,7 +33,8 @@ const SHORTCUTS: readonly (readonly [written: string, run: string])[] = [
     "--set autoencoder.layers=1 --set discriminator.weight=0 --set steps=1 --set sample.every=0",
   ],
   ["--set steps=20000", "--set steps=2"],
-  // both have tests of their own
+  // these have tests of their own
+  ["-i photo.png --mask mask.png", "--help"],
   ["--set conditioner=text -o photos-model", "--set conditioner=text -o m --print-config"],
   [
     "v1-5-pruned-emaonly.safetensors -o style",
