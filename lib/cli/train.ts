@@ -3,7 +3,7 @@
 import { join } from "node:path";
 import { UsageError } from "../base/errors.ts";
 import { readSettingsFile, type Source } from "../formats/settings.ts";
-import { type Device, openDevice } from "../gpu/device.ts";
+import { type Device, mib, openDevice } from "../gpu/device.ts";
 import { AutoencoderCourse } from "../train/autoencoder.ts";
 import { wantsMaps } from "../train/beside.ts";
 import {
@@ -27,6 +27,7 @@ import { LoraCourse } from "../train/lora.ts";
 import { openDataset } from "../train/open_dataset.ts";
 import { BEGINNING, type Position } from "../train/order.ts";
 import type { StepRecord } from "../train/record.ts";
+import type { TrainingMemory } from "../train/trainer.ts";
 import {
   addReportOptions,
   integer,
@@ -200,10 +201,8 @@ export async function train(argv: readonly string[]): Promise<number> {
       maps,
       report: (sentence) => progress.warn(sentence),
     });
-  const { memoryBudget } = options;
-  await using device = await openDevice(
-    memoryBudget === undefined ? {} : { memoryBudget: memoryBudget * 2 ** 20 },
-  );
+  const ceiling = Math.min(options.memoryBudget ?? Infinity, optimizer.memory_mib || Infinity);
+  await using device = await openDevice({ memoryBudget: ceiling * 2 ** 20 });
   progress.detail(`device: ${device.name}`);
   using course = await makeCourse(device, {
     take: (count) => first(dataset, from, count),
@@ -289,6 +288,9 @@ async function tell(
   progress: Progress,
 ): Promise<void> {
   switch (event.kind) {
+    case "planned":
+      progress.say(memoryText(event.memory));
+      break;
     case "resumed":
       progress.say(`resumed after step ${event.step}`);
       break;
@@ -320,6 +322,13 @@ async function tell(
   if (!json) return;
   const { kind, ...rest } = event;
   await printJson({ event: kind, ...(event.kind === "step" ? event.record : rest) });
+}
+
+function memoryText({ frozen, trained, step }: TrainingMemory): string {
+  const [all, ...parts] = [frozen + trained + step, frozen, trained, step].map(mib);
+  return `${all} MiB on the device: ${parts[0]} of what stays as it is, ${
+    parts[1]
+  } of what is trained, ${parts[2]} for a step`;
 }
 
 function notesOf(

@@ -244,6 +244,8 @@ export interface LoadedFirstStage extends Omit<FirstStage, "bytes">, Disposable 
     size: { readonly height: number; readonly width: number },
     options?: StageOptions,
   ): MemoryPlan;
+  /** Frees the weights of one half, which nobody uses now; they are read again when they are needed. */
+  unload(half: Half): void;
 }
 
 /** Loads only the first stage of a checkpoint, of a VAE, or of a TAESD. */
@@ -285,6 +287,7 @@ export async function loadFirstStage(
         { part: parts[half].name, uses: 1, bytes },
       ]);
     },
+    unload: (half) => parts[half].unload(),
     warnings,
     fileBytes: parts.decode.fileBytes + parts.encode.fileBytes,
     [Symbol.dispose]: () => files.dispose(),

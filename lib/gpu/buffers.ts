@@ -179,7 +179,12 @@ export function layoutEntry(binding: Binding, index: number): GPUBindGroupLayout
 /** Reads buffers back in one synchronisation. Throws `DeviceError` where the device was lost meanwhile. */
 export async function readBack(
   device: Device,
-  sources: readonly { readonly buffer: GPUBuffer; readonly bytes: number }[],
+  sources: readonly {
+    readonly buffer: GPUBuffer;
+    readonly bytes: number;
+    /** 0 where absent. */
+    readonly offset?: number;
+  }[],
 ): Promise<ArrayBuffer[]> {
   const padded = sources.map(({ bytes }) => Math.ceil(bytes / 4) * 4);
   const staging = padded.map((size) =>
@@ -187,8 +192,8 @@ export async function readBack(
   );
   try {
     const encoder = device.gpu.createCommandEncoder();
-    sources.forEach(({ buffer }, i) =>
-      encoder.copyBufferToBuffer(buffer, 0, staging[i], 0, padded[i])
+    sources.forEach(({ buffer, offset = 0 }, i) =>
+      encoder.copyBufferToBuffer(buffer, offset, staging[i], 0, padded[i])
     );
     device.gpu.queue.submit([encoder.finish()]);
     const results: ArrayBuffer[] = [];

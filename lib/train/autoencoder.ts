@@ -23,7 +23,7 @@ import { seedOf } from "./order.ts";
 import { openPerceptual } from "./perceptual.ts";
 import { autoencoderObjective, discriminatorObjective } from "./reconstruction.ts";
 import { vaeConfigOf } from "./shapes.ts";
-import { type Objective, Trainer } from "./trainer.ts";
+import { memoryWith, type Objective, Trainer, type TrainingMemory } from "./trainer.ts";
 import type { WeightReader } from "./vectors.ts";
 
 /** AdamW's part of settings. */
@@ -32,13 +32,6 @@ export function adamWOf(
 ): AdamW {
   const [beta1, beta2] = betas;
   return { beta1, beta2, eps, weightDecay: weight_decay, clip: clip === 0 ? undefined : clip };
-}
-
-/** The most bytes that training may use on the device; `undefined`: all there is. */
-export function ceilingOf(
-  { optimizer: { memory_mib } }: Pick<AutoencoderConfig, "optimizer">,
-): number | undefined {
-  return memory_mib === 0 ? undefined : memory_mib * 2 ** 20;
 }
 
 /** Examples as one value of the graph's input. */
@@ -105,6 +98,7 @@ export interface Probe {
 /** The run of an autoencoder. Dispose of it to free its memory. */
 export class AutoencoderCourse implements Course, Disposable {
   readonly trainers: Readonly<Record<string, Trainer>>;
+  readonly memory: TrainingMemory;
   readonly config: VaeConfig;
   readonly notes: readonly string[];
   readonly #began: Beginning;
@@ -119,6 +113,7 @@ export class AutoencoderCourse implements Course, Disposable {
     probe: Probe,
     began: Beginning,
     trainers: Readonly<Record<string, Trainer>>,
+    unchanged: number,
     owned: DisposableStack,
   ) {
     this.#device = device;
@@ -128,6 +123,7 @@ export class AutoencoderCourse implements Course, Disposable {
     this.config = began.config;
     this.notes = began.notes;
     this.trainers = trainers;
+    this.memory = memoryWith(unchanged, Object.values(trainers));
     this.#owned = owned;
   }
 
@@ -153,6 +149,7 @@ export class AutoencoderCourse implements Course, Disposable {
     const perceptual = autoencoder.perceptual === ""
       ? undefined
       : owned.use(await openPerceptual(device, autoencoder.perceptual, data.size));
+    const unchanged = device.memory.live;
     const graph = new Graph();
     const objective = autoencoderObjective(
       paramsOf(graph, "vae"),
@@ -182,8 +179,7 @@ export class AutoencoderCourse implements Course, Disposable {
     ) => {
       const isTrained = (name: string) => name.startsWith(`${prefix}.`);
       const label = `the training of the ${prefix === "vae" ? "autoencoder" : prefix}`;
-      const memory = ceilingOf(settings);
-      const options = { isTrained, frozen, optimizer, accumulate, memory, label };
+      const options = { isTrained, frozen, optimizer, accumulate, label };
       const trainer = owned.use(await Trainer.make(device, objective, options));
       await trainer.vectors.begin((entry) => start.get(entry.name) ?? read(entry));
       trainers[prefix] = trainer;
@@ -206,7 +202,7 @@ export class AutoencoderCourse implements Course, Disposable {
       frozen = new Map([...frozen, ...vectors.parameters()]);
     }
     await make("vae", frozen, objective, began.read);
-    return new AutoencoderCourse(device, settings, probe, began, trainers, owned.move());
+    return new AutoencoderCourse(device, settings, probe, began, trainers, unchanged, owned.move());
   }
 
   async backward(

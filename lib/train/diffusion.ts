@@ -17,7 +17,7 @@ import { compile } from "../gpu/program.ts";
 import { Graph } from "../graph/tensor.ts";
 import { unet, type UnetConfig } from "../models/unet.ts";
 import { paramsOf, unstacked } from "../nn/params.ts";
-import { adamWOf, ceilingOf } from "./autoencoder.ts";
+import { adamWOf } from "./autoencoder.ts";
 import { type Beginning, goingOn, newDenoiser } from "./beginning.ts";
 import { type Beside, besideOf } from "./beside.ts";
 import {
@@ -42,7 +42,7 @@ import { type LatentSource, openLatents } from "./latents.ts";
 import type { Course, Losses } from "./loop.ts";
 import { seedOf } from "./order.ts";
 import { predictionOf, rowsOf, samplePicture } from "./sampling.ts";
-import { Trainer } from "./trainer.ts";
+import { memoryWith, takenBy, Trainer, type TrainingMemory } from "./trainer.ts";
 import type { WeightReader } from "./vectors.ts";
 
 /** Arrays of one length, one after another. */
@@ -72,11 +72,13 @@ interface Parts {
   readonly conditioning: Conditioning;
   readonly frozen: Frozen;
   readonly trainer: Trainer;
+  readonly memory: TrainingMemory;
 }
 
 /** The run of a denoiser. Dispose of it to free its memory. */
 export class DiffusionCourse implements Course, Disposable {
   readonly trainers: { readonly denoiser: Trainer };
+  readonly memory: TrainingMemory;
   readonly config: UnetConfig;
   readonly notes: readonly string[];
   /** config.json of the denoiser. */
@@ -93,6 +95,7 @@ export class DiffusionCourse implements Course, Disposable {
     this.notes = notes;
     this.#json = json;
     this.trainers = { denoiser: parts.trainer };
+    this.memory = parts.memory;
     this.#parts = parts;
     this.#owned = owned;
   }
@@ -154,20 +157,32 @@ export class DiffusionCourse implements Course, Disposable {
     const frozen = owned.use(
       new Frozen(device, fixed, ({ name }) => values.get(name) ?? new Float32Array()),
     );
+    const trainers: Trainer[] = [];
+    const latents = owned.use(
+      await openLatents(
+        stage,
+        settings,
+        diffusion.cache_latents,
+        () => trainers.forEach((each) => each.rest()),
+      ),
+    );
+    const spare = await takenBy(device, () => conditioning.inputs([undefined], 0));
+    const unchanged = device.memory.live;
     const trainer = owned.use(
       await Trainer.make(device, objective, {
         isTrained: (name) => !fixed.has(name),
         frozen: frozen.parameters,
         optimizer: adamWOf(settings),
         accumulate: settings.optimizer.accumulate,
-        memory: ceilingOf(settings),
+        spare,
         label: "the training of the denoiser",
       }),
     );
+    trainers.push(trainer);
     await trainer.vectors.begin(read);
-    const latents = owned.use(await openLatents(stage, settings, diffusion.cache_latents));
     const parts = {
       ...{ device, settings, shown, stage, latents, beside, conditioning, frozen, trainer },
+      memory: memoryWith(unchanged, [trainer]),
     };
     return new DiffusionCourse(beginning, parts, owned.move());
   }
@@ -264,6 +279,7 @@ export class DiffusionCourse implements Course, Disposable {
       const predict = predictionOf(program, inputs, cfg_scale);
       made.push(await samplePicture(predict, stage, { scheduler, steps, seed: seed + i, size }));
     }
+    stage.unload("decode");
     return made;
   }
 

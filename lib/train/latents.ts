@@ -26,6 +26,8 @@ export interface LatentOptions {
   readonly size: number;
   /** Where latents are kept; `undefined` keeps none. */
   readonly path: string | undefined;
+  /** Called before a picture is encoded. */
+  readonly makeRoom: () => void;
 }
 
 /** Bytes of a digest (SHA-256, cut). */
@@ -40,40 +42,49 @@ const hex = (bytes: Bytes) => bytes.toHex();
 /** The first stage as training uses it. Dispose of it to close its file; the first stage is the caller's. */
 export class LatentSource implements Disposable {
   readonly #stage: LoadedFirstStage;
+  readonly #makeRoom: () => void;
   readonly #file: LatentFile | undefined;
 
-  private constructor(stage: LoadedFirstStage, file: LatentFile | undefined) {
+  private constructor(
+    stage: LoadedFirstStage,
+    makeRoom: () => void,
+    file: LatentFile | undefined,
+  ) {
     this.#stage = stage;
+    this.#makeRoom = makeRoom;
     this.#file = file;
   }
 
-  /** Throws `FileError` where the file cannot be used, and what the first stage throws. */
+  /**
+   * Encodes one picture, so that what this takes is on the device from now on. Throws `FileError` where the file cannot be
+   * used, and what the first stage throws.
+   */
   static async open(
     stage: LoadedFirstStage,
-    { size, path }: LatentOptions,
+    { size, path, makeRoom }: LatentOptions,
   ): Promise<LatentSource> {
-    if (path === undefined) return new LatentSource(stage, undefined);
     const ramp = Float32Array.from({ length: size * size * 3 }, (_, i) => (i % 257) / 128 - 1);
     const known = await encoded(stage, { data: ramp, width: size, height: size, channels: 3 });
-    return new LatentSource(
-      stage,
-      await LatentFile.open(path, await digestOf(known), known.length),
-    );
+    const file = path === undefined
+      ? undefined
+      : await LatentFile.open(path, await digestOf(known), known.length);
+    return new LatentSource(stage, makeRoom, file);
   }
 
   /** Latents in the denoiser's scale, [h, w, c]. Throws `FileError`, and what the first stage throws. */
   async of(picture: LatentInput): Promise<Numbers> {
-    if (!this.#file) return await encoded(this.#stage, picture);
+    if (!this.#file) return await this.fresh(picture);
     const key = await digestOf(picture.data);
     const kept = await this.#file.read(key);
     if (kept) return kept;
-    const made = await encoded(this.#stage, picture);
+    const made = await this.fresh(picture);
     await this.#file.append(key, made);
     return made;
   }
 
   /** The same, of a picture that will not come again. */
   async fresh(picture: LatentInput): Promise<Numbers> {
+    this.#makeRoom();
     return await encoded(this.#stage, picture);
   }
 
@@ -204,9 +215,10 @@ export async function openLatents(
   stage: LoadedFirstStage,
   { run: { folder }, data: { size, crop } }: Pick<DiffusionConfig, "run" | "data">,
   isCached: boolean,
+  makeRoom: () => void,
 ): Promise<LatentSource> {
   const isKept = isCached && crop === "centre"; // crops of chance never come again
   if (isKept) await makeFolder(folder);
   const path = isKept ? join(folder, "latents.bin") : undefined;
-  return await LatentSource.open(stage, { size, path });
+  return await LatentSource.open(stage, { size, path, makeRoom });
 }

@@ -21,6 +21,7 @@ import { plotSeries } from "./plot.ts";
 import { learningRate, type RateOptions } from "./rate.ts";
 import { logUpTo, parseRecords, recordLine, type StepRecord } from "./record.ts";
 import { readState, type Trainers, writeState } from "./state.ts";
+import type { TrainingMemory } from "./trainer.ts";
 
 /** Loss and its parts. */
 export interface Losses {
@@ -31,6 +32,8 @@ export interface Losses {
 /** What is trained. */
 export interface Course {
   readonly trainers: Trainers;
+  /** What it takes on the device from step to step. */
+  readonly memory: TrainingMemory;
   /** What the user should know before it begins. */
   readonly notes?: readonly string[];
   /** Loss and gradients of a batch; `index` counts batches of the whole run, `step` steps from 1. */
@@ -68,6 +71,7 @@ export interface LoopOptions {
 }
 
 export type TrainingEvent =
+  | { readonly kind: "planned"; readonly memory: TrainingMemory }
   | { readonly kind: "resumed"; readonly step: number }
   | { readonly kind: "step"; readonly record: StepRecord }
   | { readonly kind: "sample"; readonly path: string }
@@ -111,6 +115,10 @@ export async function* runCourse(
       } steps; --resume goes on with it`,
     );
   }
+  yield { kind: "planned", memory: course.memory };
+  const { frozen, trained, step: each } = course.memory;
+  const planned = mebibytes(frozen + trained + each);
+  const rest = () => Object.values(course.trainers).forEach((trainer) => trainer.rest());
   const last = known.at(-1);
   let step = 0;
   let position = BEGINNING;
@@ -124,6 +132,7 @@ export async function* runCourse(
   try {
     let saved = step;
     const checkpoint = async (): Promise<TrainingEvent> => {
+      rest();
       const path = await saveCheckpoint(folder, { step, position }, course.trainers);
       saved = step;
       await plotLog(folder, log);
@@ -163,11 +172,13 @@ export async function* runCourse(
         ...(results.some(({ skipped }) => skipped) && { skipped: true }),
         epoch: position.epoch,
         samples_per_second: batch * accumulate / ((performance.now() - start) / 1e3),
-        memory_mib: Math.ceil(options.memory() / 2 ** 20),
+        memory_mib: mebibytes(options.memory()),
+        planned_mib: planned,
       };
       await log.append(record);
       yield { kind: "step", record };
       if (options.sampleEvery > 0 && step % options.sampleEvery === 0) {
+        rest();
         yield { kind: "sample", path: await saveSample(folder, step, await course.sample()) };
       }
       if (signal?.aborted) {
@@ -178,6 +189,7 @@ export async function* runCourse(
       if (options.saveEvery > 0 && step % options.saveEvery === 0) yield await checkpoint();
     }
     if (saved < step || known.length === 0 && step === 0) yield await checkpoint();
+    rest();
     await course.save(folder);
     yield { kind: "saved", path: folder };
   } finally {
@@ -186,6 +198,7 @@ export async function* runCourse(
   }
 }
 
+const mebibytes = (bytes: number) => Math.ceil(bytes / 2 ** 20);
 const finite = (value: number) => Number.isFinite(value) ? value : null;
 
 /** A checkpoint appears under its name when all of it is on the disk. */

@@ -25,7 +25,7 @@ import type { Family } from "../models/config.ts";
 import { unet } from "../models/unet.ts";
 import { DOWN, layersOf, type LowRanks, UP, withLowRanks } from "../nn/lora.ts";
 import { checkpointShape, type Manifest, paramsOf, unstacked } from "../nn/params.ts";
-import { adamWOf, ceilingOf } from "./autoencoder.ts";
+import { adamWOf } from "./autoencoder.ts";
 import { BaseModel, type Caption, type TextConditions } from "./base_model.ts";
 import { makeFolder, toCheckpoint, type Weight, weightsOf } from "./component.ts";
 import type { LoraConfig } from "./config.ts";
@@ -36,7 +36,7 @@ import { type LatentSource, openLatents } from "./latents.ts";
 import type { Course, Losses } from "./loop.ts";
 import { seedOf } from "./order.ts";
 import { predictionOf, rowsOf, samplePicture } from "./sampling.ts";
-import { type Objective, Trainer } from "./trainer.ts";
+import { memoryWith, type Objective, takenBy, Trainer, type TrainingMemory } from "./trainer.ts";
 
 /** The same layers of attention in a text encoder. */
 const TEXT_NAMES: Readonly<Record<string, string>> = {
@@ -113,11 +113,13 @@ interface Parts {
   /** The checkpoint's. */
   readonly parameters: Parameters;
   readonly trainer: Trainer;
+  readonly memory: TrainingMemory;
 }
 
 /** The run of a LoRA. Dispose of it to free its memory. */
 export class LoraCourse implements Course, Disposable {
   readonly trainers: { readonly lora: Trainer };
+  readonly memory: TrainingMemory;
   readonly #parts: Parts;
   readonly #times: Times;
   readonly #target: Target;
@@ -125,6 +127,7 @@ export class LoraCourse implements Course, Disposable {
 
   private constructor(parts: Parts, owned: DisposableStack) {
     this.trainers = { lora: parts.trainer };
+    this.memory = parts.memory;
     this.#parts = parts;
     this.#times = timesOfScheduler(parts.base.scheduler);
     this.#target = parts.base.scheduler.prediction ?? "epsilon";
@@ -173,21 +176,35 @@ export class LoraCourse implements Course, Disposable {
       const weights = owned.use(await base.weights(component, manifest, lora.weights));
       for (const [name, stored] of weights.parameters) parameters.set(name, stored);
     }
+    const trainers: Trainer[] = [];
+    const latents = owned.use(
+      await openLatents(
+        stage,
+        settings,
+        lora.cache_latents,
+        () => trainers.forEach((each) => each.rest()),
+      ),
+    );
+    const spare = await takenBy(device, () => text.inputs([undefined]));
+    const unchanged = device.memory.live;
     const trainer = owned.use(
       await Trainer.make(device, besideObjective(objective, ranks), {
         isTrained: isLowRank,
         frozen: parameters,
         optimizer: adamWOf(settings),
         accumulate: settings.optimizer.accumulate,
-        memory: ceilingOf(settings),
+        spare,
         label: "the training of the LoRA",
       }),
     );
+    trainers.push(trainer);
     await trainer.vectors.begin((entry) =>
       start.get(entry.name) ?? initial(entry, run.seed, RULES)
     );
-    const latents = owned.use(await openLatents(stage, settings, lora.cache_latents));
-    const parts = { device, settings, shown, base, ranks, text, latents, parameters, trainer };
+    const parts = {
+      ...{ device, settings, shown, base, ranks, text, latents, parameters, trainer },
+      memory: memoryWith(unchanged, [trainer]),
+    };
     return new LoraCourse(parts, owned.move());
   }
 
@@ -255,6 +272,7 @@ export class LoraCourse implements Course, Disposable {
       const predict = predictionOf(program, told, cfg_scale);
       made.push(await samplePicture(predict, stage, { scheduler, steps, seed: seed + i, size }));
     }
+    stage.unload("decode");
     return made;
   }
 

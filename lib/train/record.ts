@@ -18,6 +18,8 @@ export interface StepRecord {
   readonly samples_per_second: number;
   /** MiB on the device. */
   readonly memory_mib: number;
+  /** MiB that were planned before the first step. */
+  readonly planned_mib?: number;
 }
 
 /** A record as a line, with its end. */

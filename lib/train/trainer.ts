@@ -34,11 +34,8 @@ export interface TrainerOptions {
   readonly optimizer: AdamW;
   /** The most micro-batches of a step; 1 where absent. */
   readonly accumulate?: number;
-  /**
-   * The most bytes on the device when the trainer is there, with all that is on it already; the device's own ceiling holds
-   * as well. What does not fit is computed again where it is needed.
-   */
-  readonly memory?: number | undefined;
+  /** Bytes that others take for a while when a step's memory is there; 0 where absent. */
+  readonly spare?: number;
   /** Named in errors. */
   readonly label: string;
 }
@@ -51,18 +48,23 @@ type Gradients = ReadonlyMap<string, DeviceRange>;
 /** Of what is read back after each run. */
 const bytesOf = (told: readonly Tensor[]) => told.reduce((sum, { size }) => sum + size * 4, 0);
 
+/** Bytes of a device that are taken for a while by some work. */
+export async function takenBy(device: Device, work: () => Promise<unknown>): Promise<number> {
+  device.resetPeak();
+  await work();
+  const { peak, live } = device.memory;
+  return peak - live;
+}
+
 /** Throws `MemoryError` where a step needs more than there is, whatever is computed again. */
 function requireRoom(
-  { memory: { live } }: Device,
-  assembly: Assembly,
-  told: readonly Tensor[],
-  ceiling: number,
+  { budget, memory: { live } }: Device,
+  needed: number,
   label: string,
 ): void {
-  const needed = peakOf(assembly, []).kept + bytesOf(told);
-  if (live + needed <= ceiling) return;
+  if (live + needed <= budget) return;
   throw new MemoryError(
-    `Cannot do ${label} within ${mib(ceiling)} MiB: weights, moments and what else is there take ${
+    `Cannot do ${label} within ${mib(budget)} MiB: weights, moments and what else is there take ${
       mib(live)
     } MiB, and a step needs ${
       mib(needed)
@@ -71,25 +73,49 @@ function requireRoom(
   );
 }
 
+/** Bytes that a run takes on the device from step to step. */
+export interface TrainingMemory {
+  /** What stays as it is: weights of other models, whatever encodes pictures and texts. */
+  readonly frozen: number;
+  /** What is trained, with gradients, moments and average, and what changes it. */
+  readonly trained: number;
+  /** What a step computes, as it is planned. */
+  readonly step: number;
+}
+
+/** The memory of a run whose trainers stand beside so many bytes of what stays as it is. */
+export function memoryWith(frozen: number, trainers: Iterable<Trainer>): TrainingMemory {
+  const each = [...trainers].map(({ memory }) => memory);
+  const sum = (of: "trained" | "step") => each.reduce((total, memory) => total + memory[of], 0);
+  return { frozen, trained: sum("trained"), step: sum("step") };
+}
+
+/** What a trainer is made of. */
+interface Parts {
+  readonly device: Device;
+  readonly vectors: Vectors;
+  readonly optimizer: Optimizer;
+  /** A step, as it is planned. */
+  readonly assembly: Assembly;
+  readonly parameters: Parameters;
+  /** Sets of places of gradients. */
+  readonly bound: readonly Gradients[];
+  readonly label: string;
+  readonly memory: Omit<TrainingMemory, "frozen">;
+}
+
 export class Trainer implements Disposable {
   readonly vectors: Vectors;
-  /** Loss, reports and gradients. */
-  readonly program: Program;
-  readonly #optimizer: Optimizer;
-  readonly #bound: readonly Gradients[];
+  readonly memory: Omit<TrainingMemory, "frozen">;
+  readonly #parts: Parts;
   readonly #owned: DisposableStack;
+  #program: Program | undefined;
 
-  private constructor(
-    vectors: Vectors,
-    program: Program,
-    optimizer: Optimizer,
-    bound: readonly Gradients[],
-    owned: DisposableStack,
-  ) {
-    this.vectors = vectors;
-    this.program = program;
-    this.#optimizer = optimizer;
-    this.#bound = bound;
+  private constructor(parts: Parts, program: Program, owned: DisposableStack) {
+    this.vectors = parts.vectors;
+    this.memory = parts.memory;
+    this.#parts = parts;
+    this.#program = program;
     this.#owned = owned;
   }
 
@@ -97,12 +123,13 @@ export class Trainer implements Disposable {
   static async make(
     device: Device,
     { loss, reports = {} }: Objective,
-    { isTrained, frozen = new Map(), optimizer: settings, accumulate = 1, memory, label }:
+    { isTrained, frozen = new Map(), optimizer: settings, accumulate = 1, spare = 0, label }:
       TrainerOptions,
   ): Promise<Trainer> {
     using owned = new DisposableStack();
     const [whole, ...told] = unstacked([loss, ...Object.values(reports)], frozen);
     const manifest = [...manifestOf(whole.graph).values()].filter(({ name }) => isTrained(name));
+    const before = device.memory.live;
     const vectors = owned.use(new Vectors(device, manifest));
     const parameters = manifest.map(({ name, shape, role }) =>
       whole.graph.parameter(name, shape, role)
@@ -124,27 +151,45 @@ export class Trainer implements Disposable {
       )
     );
     const all = new Map([...frozen, ...vectors.parameters()]);
-    const ceiling = Math.min(memory ?? Infinity, device.budget);
+    const beside = Math.max(spare, bytesOf([whole, ...told]));
     const assembly = assemble(outputs, device.profile, (name) => parameterOf(all, name).layout, {
       choice: device.choice,
       placed: new Set(bound[0].keys()),
-      budget: ceiling - device.memory.live - bytesOf([whole, ...told]),
+      budget: device.budget - device.memory.live - beside,
     });
-    requireRoom(device, assembly, [whole, ...told], ceiling, label);
-    const program = owned.use(await realise(device, assembly, all, { bound, label }));
-    return new Trainer(vectors, program, optimizer, bound, owned.move());
+    requireRoom(device, peakOf(assembly, []).kept + beside, label);
+    const memory = {
+      trained: device.memory.live - before,
+      step: peakOf(assembly, []).kept,
+    };
+    const program = await realise(device, assembly, all, { bound, label });
+    const parts = { device, vectors, optimizer, assembly, parameters: all, bound, label, memory };
+    return new Trainer(parts, program, owned.move());
   }
 
-  /** Bytes of activations and gradients. */
-  get bytes(): number {
-    return this.program.bytes;
+  /** Loss, reports and gradients. Throws `TypeError` after `rest`. */
+  get program(): Program {
+    if (!this.#program) throw new TypeError("The program of a trainer at rest is not there");
+    return this.#program;
+  }
+
+  /**
+   * Where the device's memory has a ceiling, frees what a step computes, so that others have it until the next step. What is
+   * trained stays.
+   */
+  rest(): void {
+    if (this.#parts.device.budget === Infinity) return;
+    this.#program?.[Symbol.dispose]();
+    this.#program = undefined;
   }
 
   /** Loss and gradients of one micro-batch; returns the loss and the reports. */
   async backward(inputs: Inputs): Promise<Map<string, Float32Array<ArrayBuffer>>> {
-    const set = this.#optimizer.place;
-    const results = await this.program.run(inputs, Object.fromEntries(this.#bound[set]), set);
-    await this.#optimizer.take();
+    const { device, assembly, parameters, optimizer, bound, label } = this.#parts;
+    this.#program ??= await realise(device, assembly, parameters, { bound, label });
+    const set = optimizer.place;
+    const results = await this.#program.run(inputs, Object.fromEntries(bound[set]), set);
+    await optimizer.take();
     return results;
   }
 
@@ -153,10 +198,11 @@ export class Trainer implements Disposable {
     t: number,
     options: { readonly rate: number; readonly emaDecay: number },
   ): Promise<StepResult> {
-    return await this.#optimizer.step(t, options);
+    return await this.#parts.optimizer.step(t, options);
   }
 
   [Symbol.dispose](): void {
+    this.#program?.[Symbol.dispose]();
     this.#owned[Symbol.dispose]();
   }
 }

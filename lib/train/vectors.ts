@@ -10,6 +10,9 @@ import type { Device } from "../gpu/device.ts";
 import type { ManifestEntry } from "../nn/params.ts";
 import { type VectorName, VECTORS, WIDTH } from "./optimizer.ts";
 
+/** The most bytes of a vector that are read at a time. */
+const READ_BYTES = 16 * 2 ** 20;
+
 /** Where a parameter lies in the vectors of its group, in numbers. */
 export interface Place {
   readonly entry: ManifestEntry;
@@ -139,17 +142,27 @@ export class Vectors implements Disposable {
 
   /** One vector of all parameters, by name. */
   async read(name: VectorName): Promise<Map<string, Float32Array<ArrayBuffer>>> {
-    const sources = this.groups.map(({ rows, buffers }) => ({
-      buffer: buffers[name],
-      bytes: rows * WIDTH * 4,
-    }));
-    const data = await readBack(this.#device, sources);
+    const data: ArrayBuffer[] = [];
+    for (const { rows, buffers } of this.groups) {
+      data.push(await this.#readWhole(buffers[name], rows * WIDTH * 4));
+    }
     return new Map(
       [...this.places].map(([parameter, { group, begin, size }]) => [
         parameter,
         new Float32Array(data[group], begin * 4, size),
       ]),
     );
+  }
+
+  /** In pieces, as each lies on the device a second time while it is read. */
+  async #readWhole(buffer: GPUBuffer, bytes: number): Promise<ArrayBuffer> {
+    const whole = new Uint8Array(bytes);
+    for (let offset = 0; offset < bytes; offset += READ_BYTES) {
+      const piece = { buffer, offset, bytes: Math.min(READ_BYTES, bytes - offset) };
+      const [read] = await readBack(this.#device, [piece]);
+      whole.set(new Uint8Array(read), offset);
+    }
+    return whole.buffer;
   }
 
   #placeOf(parameter: string): Place {

@@ -33,8 +33,14 @@ Deno.test("ldm train autoencoder makes a vae folder, goes on with --resume, and 
     ]);
     assert.equal(again.code, 0, again.stderr);
     const events = again.stdout.trim().split("\n").map((line) => JSON.parse(line));
-    assert.deepEqual(events.map(({ event }) => event), ["resumed", "step", "checkpoint", "saved"]);
-    assert.equal(events[1].step, 3);
+    const [planned, resumed, step, ...rest] = events;
+    assert.deepEqual([planned.event, resumed.event], ["planned", "resumed"]);
+    assert.deepEqual(rest.map(({ event }) => event), ["checkpoint", "saved"]);
+    assert.equal(step.step, 3);
+    const { frozen, trained, step: each } = planned.memory;
+    assert.equal(step.planned_mib, Math.ceil((frozen + trained + each) / 2 ** 20));
+    assert.equal(step.memory_mib, step.planned_mib);
+    assert.match(made.stderr, /\d+ MiB on the device: \d+ of what stays as it is, \d+ of what/);
     const vae = join(run, "vae");
     const latents = join(folder, "fox.safetensors");
     const fox = join(FIXTURES, "pictures", "fox.png");
@@ -63,6 +69,10 @@ Deno.test("ldm train says in a sentence what it cannot do", async () => {
       assert.equal(actual, code, `${args.join(" ")}: ${stderr}`);
       assert.equal(stderr.trim().split("\n").length, 1);
     }
+    const little = [...SMALL, "-o", "run", "--set", "memory_mib=1"];
+    const refused = await ldm(["train", "autoencoder", ...little], { cwd: folder });
+    assert.equal(refused.code, 1);
+    assert.match(refused.stderr, /\nldm: Cannot .*memory budget is 1 MiB[^\n]*\n$/);
     assert.deepEqual(names(folder), []);
     const printed = await ldm(["train", "autoencoder", ...SMALL, "-o", "x", "--print-config"]);
     assert.match(printed.stdout, /^kind = "autoencoder"\n/);

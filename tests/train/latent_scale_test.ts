@@ -47,7 +47,11 @@ Deno.test("AutoencoderCourse measures the latents' scale over all its pictures, 
       await course.save(folder);
     }
     using stage = await loadFirstStage(device, join(folder, "vae"), { weights: "f32" });
-    using latents = await LatentSource.open(stage, { size: 16, path: undefined });
+    using latents = await LatentSource.open(stage, {
+      size: 16,
+      path: undefined,
+      makeRoom: () => {},
+    });
     const each = await Promise.all(measured.map(({ picture }) => latents.of(picture)));
     const all = deviation(each.flatMap((some) => [...some]));
     ok(Math.abs(all - 1) < 1e-3, `all: ${all}`);
