@@ -15,9 +15,18 @@ import {
   writeDataset,
   writeSheet,
 } from "./record.ts";
-import { drawShapes, findShape, isShape, randomLayout, SIDE } from "./shapes.ts";
+import {
+  COARSE,
+  drawShapes,
+  findShape,
+  FINE,
+  type Grid,
+  isShape,
+  randomLayout,
+  SIDE,
+} from "./shapes.ts";
 
-/** Layouts that are trained, and that are asked for afterwards. */
+/** Layouts that each of both is trained with, and that are asked for afterwards. */
 const TRAINED = 2000;
 const ASKED = 64;
 
@@ -26,19 +35,18 @@ type Layout = readonly LabelledBox[];
 export const boxes: Recipe = {
   needs: [],
   run: async function* (device, folder) {
-    const { known, asked } = layouts();
-    const data = join(folder, "data");
-    const examples = known.map((layout) => ({
-      picture: drawShapes(layout),
-      said: { objects: layout.map(annotated) },
-    }));
-    await writeDataset(data, examples);
-
+    const pictures = join(folder, "pictures");
+    await writeDataset(pictures, layouts(TRAINED, FINE).map(example));
     const first = join(folder, "first");
     yield {
       what: "training the autoencoder, s",
-      value: await trained("autoencoder", "boxes_first", { data, folder: first }),
+      value: await trained("autoencoder", "boxes_first", { data: pictures, folder: first }),
     };
+
+    const all = layouts(TRAINED + ASKED, COARSE);
+    const asked = all.slice(TRAINED);
+    const data = join(folder, "layouts");
+    await writeDataset(data, all.slice(0, TRAINED).map(example));
     const originals = asked.map(drawShapes);
     const again = await reconstructed(device, join(first, "vae"), originals);
     yield { what: "mean IoU in drawn pictures", value: judge(asked, originals).overlap };
@@ -65,17 +73,20 @@ export const boxes: Recipe = {
   },
 };
 
-/** Layouts by chance, each once. */
-function layouts(): { readonly known: Layout[]; readonly asked: Layout[] } {
+/** Layouts by chance, none twice. */
+function layouts(count: number, grid: Grid): Layout[] {
   const source = torchCpu(0);
   const random = () => source.uniform(1)[0];
   const all = new Map<string, Layout>();
-  while (all.size < TRAINED + ASKED) {
-    const layout = randomLayout(random);
+  while (all.size < count) {
+    const layout = randomLayout(random, grid);
     all.set(layout.map((box) => JSON.stringify(box)).sort().join(), layout);
   }
-  const [...list] = all.values();
-  return { known: list.slice(0, TRAINED), asked: list.slice(TRAINED) };
+  return [...all.values()];
+}
+
+function example(layout: Layout) {
+  return { picture: drawShapes(layout), said: { objects: layout.map(annotated) } };
 }
 
 /** An object as metadata.jsonl has it: left, top, width, height in pixels. */

@@ -6,10 +6,16 @@ import { permutation } from "../../lib/train/order.ts";
 
 /** Pixels of a side. */
 export const SIDE = 32;
-/** Pixels from one place of a corner to the next. */
-const CELL = 4;
-/** Sides of boxes, in cells. */
-const SIDES = [2, 3, 4];
+/** Where corners may lie, and how long sides may be. */
+export interface Grid {
+  /** Pixels from one place to the next. */
+  readonly cell: number;
+  /** Sides of boxes, in cells. */
+  readonly sides: readonly number[];
+}
+/** A grid of every fourth pixel, and one of every eighth. */
+export const FINE: Grid = { cell: 4, sides: [2, 3, 4] };
+export const COARSE: Grid = { cell: 8, sides: [1, 2] };
 /** The most objects of a picture. */
 const MOST = 3;
 
@@ -34,15 +40,15 @@ const SHAPES: Readonly<Record<string, (x: number, y: number) => boolean>> = {
 const wordsOf = (label: string) => label.split(" ");
 
 /** A layout drawn by chance: `random` gives numbers in [0, 1). Each object has a colour of its own; none overlap. */
-export function randomLayout(random: () => number): LabelledBox[] {
+export function randomLayout(random: () => number, { cell, sides }: Grid): LabelledBox[] {
   const pick = <T>(of: readonly T[]) => of[Math.floor(random() * of.length)];
   const colours = Object.keys(COLOURS);
   const order = permutation(colours.length, Math.floor(random() * 2 ** 32));
   const wanted = 1 + Math.floor(random() * MOST);
-  const places = SIDE / CELL;
+  const places = SIDE / cell;
   const boxes: LabelledBox[] = [];
   for (let tries = 0; boxes.length < wanted && tries < 100; tries++) {
-    const [width, height] = [pick(SIDES), pick(SIDES)];
+    const [width, height] = [pick(sides), pick(sides)];
     const left = Math.floor(random() * (places - width + 1));
     const top = Math.floor(random() * (places - height + 1));
     const box = {
