@@ -15,7 +15,7 @@ import { type DeviceRange, type HostArray, type Program, realise } from "../gpu/
 import { manifestOf, unstacked } from "../nn/params.ts";
 import type { AdamW } from "./optimizer.ts";
 import { Optimizer, type StepResult } from "./update.ts";
-import { Vectors } from "./vectors.ts";
+import { placesOf, vectorBytes, Vectors } from "./vectors.ts";
 
 /** What is minimised, and what is told beside; each a single number, or a result for the caller by name. */
 export interface Objective {
@@ -56,20 +56,18 @@ export async function takenBy(device: Device, work: () => Promise<unknown>): Pro
   return peak - live;
 }
 
-/** Throws `MemoryError` where a step needs more than there is, whatever is computed again. */
+/** Throws `MemoryError` where the device has no room for something of a training. */
 function requireRoom(
   { budget, memory: { live } }: Device,
   needed: number,
   label: string,
+  what: string,
 ): void {
   if (live + needed <= budget) return;
   throw new MemoryError(
-    `Cannot do ${label} within ${mib(budget)} MiB: weights, moments and what else is there take ${
-      mib(live)
-    } MiB, and a step needs ${
+    `Cannot do ${label} within ${mib(budget)} MiB: ${mib(live)} MiB are in use, and ${what} takes ${
       mib(needed)
-    } MiB beside them, however much of it is computed again; raise optimizer.memory_mib and --memory-budget, or lower ` +
-      `optimizer.batch or data.size`,
+    } MiB; raise optimizer.memory_mib and --memory-budget, or lower optimizer.batch or data.size`,
   );
 }
 
@@ -130,6 +128,8 @@ export class Trainer implements Disposable {
     const [whole, ...told] = unstacked([loss, ...Object.values(reports)], frozen);
     const manifest = [...manifestOf(whole.graph).values()].filter(({ name }) => isTrained(name));
     const before = device.memory.live;
+    const places = placesOf(manifest, device.profile.maxBinding);
+    requireRoom(device, vectorBytes(places), label, "what is trained, with gradients and moments,");
     const vectors = owned.use(new Vectors(device, manifest));
     const parameters = manifest.map(({ name, shape, role }) =>
       whole.graph.parameter(name, shape, role)
@@ -157,7 +157,8 @@ export class Trainer implements Disposable {
       placed: new Set(bound[0].keys()),
       budget: device.budget - device.memory.live - beside,
     });
-    requireRoom(device, peakOf(assembly, []).kept + beside, label);
+    const needed = peakOf(assembly, []).kept + beside;
+    requireRoom(device, needed, label, "a step, however much of it is computed again,");
     const memory = {
       trained: device.memory.live - before,
       step: peakOf(assembly, []).kept,

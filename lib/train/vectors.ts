@@ -72,6 +72,16 @@ export function placesOf(manifest: Iterable<ManifestEntry>, maxBinding: number):
   return { places, sizes, chunk };
 }
 
+/** Rows of each group. */
+function rowsOf({ sizes, chunk }: Places): number[] {
+  return sizes.map((size) => Math.ceil(size / WIDTH / chunk) * chunk);
+}
+
+/** Bytes of all vectors together. */
+export function vectorBytes(places: Places): number {
+  return rowsOf(places).reduce((sum, rows) => sum + rows * WIDTH * 4 * VECTORS.length, 0);
+}
+
 /** The vectors of all trainable parameters. Dispose of them to free them. */
 export class Vectors implements Disposable {
   readonly places: ReadonlyMap<string, Place>;
@@ -83,12 +93,12 @@ export class Vectors implements Disposable {
   /** All zeros. Throws `MemoryError` where they do not fit. */
   constructor(device: Device, manifest: Iterable<ManifestEntry>) {
     this.#device = device;
-    const { places, sizes, chunk } = placesOf(manifest, device.profile.maxBinding);
+    const form = placesOf(manifest, device.profile.maxBinding);
+    const { places, chunk } = form;
     this.places = places;
     using owned = new DisposableStack();
     this.chunk = chunk;
-    this.groups = sizes.map((size) => {
-      const rows = Math.ceil(size / WIDTH / chunk) * chunk;
+    this.groups = rowsOf(form).map((rows) => {
       const make = (name: VectorName) =>
         owned.adopt(
           storageBuffer(device, rows * WIDTH * 4, `${name}s of training`),

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { MemoryError } from "../../lib/base/errors.ts";
 import { type Device, openDevice } from "../../lib/gpu/device.ts";
 import { AutoencoderCourse } from "../../lib/train/autoencoder.ts";
 import { autoencoderConfig, diffusionConfig, loraConfig } from "../../lib/train/config.ts";
@@ -15,7 +16,7 @@ import type { Position } from "../../lib/train/order.ts";
 
 const FIXTURES = fileURLToPath(new URL("../../fixtures/", import.meta.url));
 const MIB = 2 ** 20;
-const SIZE = 64;
+const SIZE = 32;
 
 type Values = Readonly<Record<string, Readonly<Record<string, unknown>>>>;
 const given = (folder: string, values: Values) => [{
@@ -114,3 +115,22 @@ for (const [name, make] of Object.entries(RUNS)) {
     assert.deepEqual(small.losses, losses);
   });
 }
+
+Deno.test("Trainer refuses with both numbers what does not fit, however much is computed again", async () => {
+  const refused = async (memoryBudget: number, sentence: RegExp) => {
+    await using device = await openDevice({ memoryBudget });
+    const made = RUNS["an autoencoder and its discriminator"](device, "run", []);
+    await assert.rejects(made, (error) => {
+      assert.ok(error instanceof MemoryError);
+      assert.match(error.message, sentence);
+      return true;
+    });
+    assert.equal(device.memory.live, 0);
+  };
+  const told = (mib: number, what: string) =>
+    new RegExp(
+      `^Cannot do the training of the \\w+ within ${mib} MiB: \\d MiB are in use, and ${what}, .*, takes \\d+ MiB; raise `,
+    );
+  await refused(MIB / 8, told(1, "what is trained"));
+  await refused(2 * MIB, told(2, "a step"));
+});
