@@ -6,14 +6,18 @@
 
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
-import { assemble } from "../../lib/gpu/compile.ts";
+import { assemble, peakOf } from "../../lib/gpu/compile.ts";
+import { gradients } from "../../lib/graph/grad.ts";
 import { hoist } from "../../lib/graph/hoist.ts";
 import { Graph } from "../../lib/graph/tensor.ts";
 import type { Profile } from "../../lib/kernels/kernel.ts";
 import { layoutFor } from "../../lib/kernels/weights.ts";
 import { unetConfigFromJson } from "../../lib/models/config.ts";
 import { unet, unetInputs } from "../../lib/models/unet.ts";
-import { parametersOf, paramsOf } from "../../lib/nn/params.ts";
+import { layersOf } from "../../lib/nn/lora.ts";
+import { manifestOf, parametersOf, paramsOf } from "../../lib/nn/params.ts";
+import { denoisingObjective } from "../../lib/train/denoising.ts";
+import { besideObjective, isLowRank } from "../../lib/train/lora.ts";
 
 const MIB = 2 ** 20;
 
@@ -39,9 +43,13 @@ const PROFILES: Readonly<Record<Profile["kind"], Profile>> = {
   },
 };
 
-async function plan(file: string, side: number, batch: number, profile: Profile) {
+async function configOf(file: string) {
   const path = fileURLToPath(new URL(`../../fixtures/configs/${file}.json`, import.meta.url));
-  const config = unetConfigFromJson(JSON.parse(await Deno.readTextFile(path)).unet);
+  return unetConfigFromJson(JSON.parse(await Deno.readTextFile(path)).unet);
+}
+
+async function plan(file: string, side: number, batch: number, profile: Profile) {
+  const config = await configOf(file);
   const graph = new Graph();
   const size = { batch, height: side, width: side, tokens: 77 };
   const prediction = unet(paramsOf(graph, "unet"), config, unetInputs(graph, config, size));
@@ -138,3 +146,35 @@ for (const { file, side, batch, kind, ...most } of BUDGETS) {
     }
   });
 }
+
+Deno.test("training a LoRA of sd15 with a picture of 512² is planned within its budget, and within less where it is told to", async () => {
+  const config = await configOf("sd15");
+  const graph = new Graph();
+  const told = { encoderHiddenStates: graph.input("states", [1, 77, config.contextWidth]) };
+  const size = { batch: 1, height: 64, width: 64 };
+  const plain = denoisingObjective(paramsOf(graph, "unet"), config, told, size, "epsilon");
+  const layers = layersOf(manifestOf(graph), ["to_q", "to_k", "to_v", "to_out.0"]);
+  const ranks = new Map(layers.map((layer) => [layer, { rank: 4, scale: 1 }]));
+  const { loss } = besideObjective(plain, ranks);
+  const all = parametersOf(loss.graph);
+  const trained = [...all.values()].filter(({ name }) => isLowRank(name));
+  const outputs = new Map([["loss", loss]]);
+  gradients(loss, trained.map((each) => loss.graph.parameter(each.name, each.shape, each.role)))
+    .forEach((gradient, i) => outputs.set(trained[i].name, gradient));
+  const layoutOf = (name: string) => {
+    const { role, shape } = all.get(name) ?? assert.fail(name);
+    return isLowRank(name)
+      ? { format: "rows32", residence: "buffer" } as const
+      : layoutFor(role, shape, "f16", PROFILES.gpu);
+  };
+  const placed = new Set(trained.map(({ name }) => name));
+  const planned = (mib: number) => {
+    const assembly = assemble(outputs, PROFILES.gpu, layoutOf, { placed, budget: mib * MIB });
+    const dispatches = assembly.steps.length;
+    return { dispatches, mib: Math.ceil(peakOf(assembly).kept / MIB) };
+  };
+  const whole = planned(Infinity);
+  assert.ok(whole.dispatches <= 4300 && whole.mib <= 1400, JSON.stringify(whole));
+  const small = planned(450);
+  assert.ok(small.dispatches <= 1.2 * whole.dispatches && small.mib <= 450, JSON.stringify(small));
+});

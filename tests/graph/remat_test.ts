@@ -158,6 +158,20 @@ Deno.test("rematerialise gives up what is cheap to compute again before what is 
   assert.deepEqual(rematerialise(tasks, 250)?.order.slice(0, 4), [0, 1, 2, 1]);
 });
 
+Deno.test("rematerialise keeps what a task is about to read, however cheap, and gives up something dearer", () => {
+  const task = (reads: readonly number[], bytes: number, cost: number): Task => ({
+    ...{ reads, bytes, cost, scratch: 0, stays: false },
+  });
+  const tasks = [
+    task([], 100, 1),
+    task([], 100, 1),
+    task([], 250, 1000),
+    task([0, 1], 100, 1),
+    task([2, 3], 10, 1),
+  ];
+  assert.deepEqual(rematerialise(tasks, 460), { order: [0, 1, 2, 3, 2, 4], peak: 450 });
+});
+
 Deno.test("rematerialise comes as near as it can where a budget is too small, and ends", () => {
   const { tasks } = tasksOf(deepNetwork(32));
   const { peak } = rematerialise(tasks, 1) ?? { peak: Infinity };

@@ -106,10 +106,10 @@ for (const [name, make] of Object.entries(RUNS)) {
     const { frozen, trained, step, taken, losses } = await run(make, Infinity);
     const planned = frozen + trained + step;
     assert.deepEqual(taken, [planned, planned]);
-    const less = Math.floor(planned - step / 4);
+    const less = Math.floor(planned - step * 0.4);
     const small = await run(make, less);
     assert.equal(small.trained, trained);
-    assert.ok(small.step <= step * 3 / 4);
+    assert.ok(small.step <= step * 0.6);
     assert.deepEqual(small.taken, [1, 2].map(() => small.frozen + small.trained + small.step));
     assert.ok(small.taken[0] <= less);
     assert.deepEqual(small.losses, losses);
