@@ -2,7 +2,8 @@
 
 import type { Command } from "commander";
 import { UsageError } from "../base/errors.ts";
-import { loadModel, USUAL_WEIGHTS } from "../engine/load.ts";
+import { USUAL_WEIGHTS } from "../engine/builder.ts";
+import { loadModel } from "../engine/load.ts";
 import { PICTURE_EXTENSIONS } from "../formats/picture_file.ts";
 import { defined, type Recipe } from "../formats/recipe.ts";
 import type { PipelineEvent } from "../pipelines/events.ts";

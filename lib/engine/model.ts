@@ -173,8 +173,6 @@ export interface Model extends AsyncDisposable {
   readonly tokenizers: readonly (TokenizerFiles | undefined)[];
   /** Padding id of each tokenizer that the checkpoint does not bring. */
   readonly padTokens: readonly number[];
-  /** Latent height and width must be multiples of this, or the denoiser's skips are cut. */
-  readonly latentMultiple: number;
   /** An empty negative prompt is all zeros (SDXL). */
   readonly zeroEmptyPrompt: boolean;
   /** Width of the embedded guidance scale, for LCM. */

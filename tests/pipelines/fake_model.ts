@@ -63,7 +63,6 @@ export function fakeModel(overrides: Partial<Model> = {}): { model: Model; calls
     encodeTold: () => Promise.resolve([]),
     tokenizers: [undefined],
     padTokens: [49407],
-    latentMultiple: 1,
     zeroEmptyPrompt: false,
     guidanceWidth: undefined,
     wantsSizes: false,
