@@ -10,10 +10,10 @@ function assertPartition(shards: readonly Shard[]): void {
 }
 
 Deno.test("parseShard gives every request to one shard, counted from 1 or from 0", () => {
-  for (const  of of[1, 3, 8]) {
-    const numbers = Array.from({ length: of }, (_, i) => i);
-    assertPartition(numbers.map((i) => parseShard(`${i + 1}/${of}`, {})));
-    assertPartition(numbers.map((i) => parseShard(`${i}/${of}`, {})));
+  for (const count of [1, 3, 8]) {
+    const numbers = Array.from({ length: count }, (_, i) => i);
+    assertPartition(numbers.map((i) => parseShard(`${i + 1}/${count}`, {})));
+    assertPartition(numbers.map((i) => parseShard(`${i}/${count}`, {})));
   }
   deepEqual(parseShard("2/8", {}), { index: 2, of: 8 });
   equal(isInShard(1, { index: 2, of: 8 }), true);
