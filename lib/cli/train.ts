@@ -11,8 +11,6 @@ import {
   autoencoderConfig,
   type DiffusionConfig,
   diffusionConfig,
-  type Kind,
-  KINDS,
   type LoraConfig,
   loraConfig,
   printConfig,
@@ -27,6 +25,7 @@ import { LoraCourse } from "../train/lora.ts";
 import { openDataset } from "../train/open_dataset.ts";
 import { BEGINNING, type Position } from "../train/order.ts";
 import type { StepRecord } from "../train/record.ts";
+import { type Kind, KINDS } from "../train/schema.ts";
 import type { TrainingMemory } from "../train/trainer.ts";
 import {
   addReportOptions,

@@ -10,17 +10,13 @@ import type { HostArray } from "../../lib/gpu/program.ts";
 import { Graph } from "../../lib/graph/tensor.ts";
 import { paramsOf } from "../../lib/nn/params.ts";
 import { adamWOf } from "../../lib/train/autoencoder.ts";
-import {
-  autoencoderConfig,
-  diffusionConfig,
-  type Kind,
-  settingOf,
-} from "../../lib/train/config.ts";
+import { autoencoderConfig, diffusionConfig, settingOf } from "../../lib/train/config.ts";
 import { denoisingObjective } from "../../lib/train/denoising.ts";
 import { unetJson, vaeJson } from "../../lib/train/diffusers.ts";
 import { initial } from "../../lib/train/initial.ts";
 import type { AdamW } from "../../lib/train/optimizer.ts";
 import { autoencoderObjective } from "../../lib/train/reconstruction.ts";
+import type { Kind } from "../../lib/train/schema.ts";
 import { unetConfigOf, vaeConfigOf } from "../../lib/train/shapes.ts";
 import { type Objective, Trainer } from "../../lib/train/trainer.ts";
 import type { Peer } from "./peers.ts";

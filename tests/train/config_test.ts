@@ -3,13 +3,11 @@ import { parseSettings, type Schema, type Source } from "../../lib/formats/setti
 import {
   autoencoderConfig,
   diffusionConfig,
-  type Kind,
-  KINDS,
   loraConfig,
   printConfig,
-  SCHEMAS,
   settingOf,
 } from "../../lib/train/config.ts";
+import { type Kind, KINDS, SCHEMAS } from "../../lib/train/schema.ts";
 
 const NEEDED: Readonly<Record<Kind, string>> = {
   autoencoder: `run.folder = "out"\ndata.path = "in"\n`,
