@@ -5,7 +5,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import project from "../deno.json" with { type: "json" };
 import { parsePromptFile } from "../lib/formats/prompt_file.ts";
-import { FIXTURES, inFolder, names, shell } from "./cli/ldm.ts";
+import { FIXTURES, shell } from "./cli/ldm.ts";
+import { inFolder, names } from "./folders.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 

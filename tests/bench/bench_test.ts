@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { FIXTURES, inFolder, names } from "../cli/ldm.ts";
+import { FIXTURES } from "../cli/ldm.ts";
+import { inFolder, names } from "../folders.ts";
 import { startPeer } from "./peers.ts";
 import { sectionMarkdown } from "./report.ts";
 import { takeTurns } from "./turns.ts";

@@ -16,6 +16,7 @@ import { reachable } from "../../lib/graph/rewrite.ts";
 import type { Tensor } from "../../lib/graph/tensor.ts";
 import { textToImage } from "../../lib/pipelines/text_to_image.ts";
 import { tokenizersOf } from "../../lib/pipelines/tokens.ts";
+import { temporaryFolder } from "../folders.ts";
 import type { Answer, Peer } from "./peers.ts";
 import type { Section } from "./report.ts";
 import { type Contender, type Seconds, type Taken, takeTurns, timed } from "./turns.ts";
@@ -101,72 +102,69 @@ export async function* stageSections(
   await using model = await loadModel(device, path);
   const loaded = (performance.now() - load) / 1e3;
   const weights = device.memory.live;
-  const folder = await Deno.makeTempDir();
-  try {
-    const inputs = inputsOf(model, { width, height });
-    using ours = await ourStages(model, inputs, progress);
-    await write(folder, inputs, ours.context);
-    const seconds = await takeTurns([
-      ...STAGE_NAMES.map((stage): Contender => ({
-        name: OURS,
-        turn: async () => {
-          progress(`${STAGES[stage]}, ldm`);
-          return { [stage]: await timed(ours.stages[stage]) };
-        },
+  await using temporary = await temporaryFolder();
+  const folder = temporary.path;
+  const inputs = inputsOf(model, { width, height });
+  using ours = await ourStages(model, inputs, progress);
+  await write(folder, inputs, ours.context);
+  const seconds = await takeTurns([
+    ...STAGE_NAMES.map((stage): Contender => ({
+      name: OURS,
+      turn: async () => {
+        progress(`${STAGES[stage]}, ldm`);
+        return { [stage]: await timed(ours.stages[stage]) };
+      },
+    })),
+    ...options.peers.flatMap((peer) => peerTurns(peer, folder, inputs, progress)),
+  ], rounds);
+  const work = await workOf(path, options);
+  const errors = await distances(folder, ours.results);
+  yield {
+    title: `Stages at ${width}×${height}`,
+    notes: [
+      "Seconds: medians of turns taken with the peers. CPU: had all cores been the process's own. First: shaders " +
+      "compiled. Distance: normalised mean square of the difference from diffusers' f32. Ratios above 1 are ours.",
+    ],
+    rows: STAGE_NAMES.map((stage) => ({
+      "stage": STAGES[stage],
+      ...columns(seconds, OURS, stage),
+      "first": ours.first[stage],
+      "GFLOP": work[stage],
+      "GFLOP/s": work[stage] / (seconds.get(OURS)?.get(stage)?.median ?? NaN),
+      "distance": errors.get(stage),
+      ...comparison(seconds, options.peers, stage),
+    })),
+  };
+  ours[Symbol.dispose]();
+  device.resetPeak();
+  const pictures = await pictureTurns(model, inputs, folder, options);
+  yield {
+    title: `Pictures at ${width}×${height}`,
+    notes: [`Seconds from prompt to pixels: ${steps} steps of Euler, cfg ${CFG}; one turn each.`],
+    rows: [{
+      "picture": `${steps} steps`,
+      ...columns(pictures, OURS, "picture"),
+      ...comparison(pictures, options.peers, "picture"),
+    }],
+  };
+  yield {
+    title: "Loading and memory",
+    notes: ["MiB; a software device's memory is in the process's own."],
+    rows: [
+      {
+        "who": OURS,
+        "load s": loaded,
+        "device, weights": weights / 2 ** 20,
+        "device, most": device.memory.peak / 2 ** 20,
+        "process, most": peakResident(),
+      },
+      ...options.peers.map((peer) => ({
+        "who": peer.name,
+        "load s": peer.load,
+        "process, most": peaks.get(peer),
       })),
-      ...options.peers.flatMap((peer) => peerTurns(peer, folder, inputs, progress)),
-    ], rounds);
-    const work = await workOf(path, options);
-    const errors = await distances(folder, ours.results);
-    yield {
-      title: `Stages at ${width}×${height}`,
-      notes: [
-        "Seconds: medians of turns taken with the peers. CPU: had all cores been the process's own. First: shaders " +
-        "compiled. Distance: normalised mean square of the difference from diffusers' f32. Ratios above 1 are ours.",
-      ],
-      rows: STAGE_NAMES.map((stage) => ({
-        "stage": STAGES[stage],
-        ...columns(seconds, OURS, stage),
-        "first": ours.first[stage],
-        "GFLOP": work[stage],
-        "GFLOP/s": work[stage] / (seconds.get(OURS)?.get(stage)?.median ?? NaN),
-        "distance": errors.get(stage),
-        ...comparison(seconds, options.peers, stage),
-      })),
-    };
-    ours[Symbol.dispose]();
-    device.resetPeak();
-    const pictures = await pictureTurns(model, inputs, folder, options);
-    yield {
-      title: `Pictures at ${width}×${height}`,
-      notes: [`Seconds from prompt to pixels: ${steps} steps of Euler, cfg ${CFG}; one turn each.`],
-      rows: [{
-        "picture": `${steps} steps`,
-        ...columns(pictures, OURS, "picture"),
-        ...comparison(pictures, options.peers, "picture"),
-      }],
-    };
-    yield {
-      title: "Loading and memory",
-      notes: ["MiB; a software device's memory is in the process's own."],
-      rows: [
-        {
-          "who": OURS,
-          "load s": loaded,
-          "device, weights": weights / 2 ** 20,
-          "device, most": device.memory.peak / 2 ** 20,
-          "process, most": peakResident(),
-        },
-        ...options.peers.map((peer) => ({
-          "who": peer.name,
-          "load s": peer.load,
-          "process, most": peaks.get(peer),
-        })),
-      ],
-    };
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+    ],
+  };
 }
 
 const OURS = "ldm";

@@ -5,7 +5,7 @@ import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { ENVIRONMENT } from "../../lib/build/permissions.ts";
-import { inFolder } from "../cli/ldm.ts";
+import { inFolder } from "../folders.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const decoder = new TextDecoder();

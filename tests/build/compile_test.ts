@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { FileError, UsageError } from "../../lib/base/errors.ts";
 import { compile, type CompileOptions } from "../../lib/build/compile.ts";
 import { ENVIRONMENT } from "../../lib/build/permissions.ts";
-import { inFolder } from "../cli/ldm.ts";
+import { inFolder } from "../folders.ts";
 
 /** An executable that is certainly there; what `deno compile` adds to it is the same as to denort. */
 const SOME_ELF = "/bin/true";

@@ -2,7 +2,8 @@ import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { join } from "node:path";
 import { torchCpu } from "../../lib/base/random.ts";
 import { decodePicture, readPngText } from "../../lib/formats/png.ts";
-import { COMMAND, FIXTURES, inFolder, ldm, names, shell, start } from "./ldm.ts";
+import { inFolder, names } from "../folders.ts";
+import { COMMAND, FIXTURES, ldm, shell, start } from "./ldm.ts";
 
 const SD1 = `${FIXTURES}/tiny/sd1`;
 const QUICK = ["-m", SD1, "--steps", "1", "-W", "32", "-H", "32"];

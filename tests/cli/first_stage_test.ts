@@ -2,7 +2,8 @@ import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { join } from "node:path";
 import { writeLatents } from "../../lib/formats/latents.ts";
 import { decodePicture, encodePng } from "../../lib/formats/png.ts";
-import { FIXTURES, inFolder, ldm, names } from "./ldm.ts";
+import { inFolder, names } from "../folders.ts";
+import { FIXTURES, ldm } from "./ldm.ts";
 
 const FOX = `${FIXTURES}/pictures/fox.png`;
 

@@ -1,7 +1,8 @@
 import { deepEqual, equal, match } from "node:assert/strict";
 import { join } from "node:path";
 import { describeRun, isRunFolder } from "../../lib/cli/inspect_run.ts";
-import { FIXTURES, inFolder, ldm } from "./ldm.ts";
+import { inFolder } from "../folders.ts";
+import { FIXTURES, ldm } from "./ldm.ts";
 
 /** A first stage of seconds, with a checkpoint after each of three steps. */
 const SMALL = [

@@ -6,7 +6,8 @@ import {
   type TensorData,
   writeSafetensors,
 } from "../../lib/formats/safetensors.ts";
-import { FIXTURES, inFolder, ldm } from "./ldm.ts";
+import { inFolder } from "../folders.ts";
+import { FIXTURES, ldm } from "./ldm.ts";
 
 Deno.test("ldm inspect tells what a checkpoint is and holds, without a GPU", async () => {
   const env = { VK_ICD_FILENAMES: "/nowhere.json", VK_DRIVER_FILES: "/nowhere.json" };

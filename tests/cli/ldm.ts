@@ -73,21 +73,6 @@ async function finished(command: string, args: string[], options: LdmOptions): P
   return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr), bytes: stdout };
 }
 
-/** Runs `work` in a folder that is removed afterwards. */
-export async function inFolder(work: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await work(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
-
-/** The names in a folder, sorted. */
-export function names(folder: string): string[] {
-  return [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
-}
-
 export interface TerminalOptions extends LdmOptions {
   /** Characters in a line of the terminal. */
   readonly columns?: number;

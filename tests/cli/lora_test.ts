@@ -1,7 +1,8 @@
 import { deepEqual, equal, match, notDeepEqual } from "node:assert/strict";
 import { join } from "node:path";
 import { encodePng } from "../../lib/formats/png.ts";
-import { FIXTURES, inFolder, ldm } from "./ldm.ts";
+import { inFolder } from "../folders.ts";
+import { FIXTURES, ldm } from "./ldm.ts";
 
 const MODEL = [
   "-m",

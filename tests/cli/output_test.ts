@@ -2,7 +2,7 @@ import { deepEqual, equal, rejects } from "node:assert/strict";
 import { join } from "node:path";
 import { FileError, UsageError } from "../../lib/base/errors.ts";
 import { besides, openOutput, saveBytes } from "../../lib/cli/output.ts";
-import { inFolder } from "./ldm.ts";
+import { inFolder } from "../folders.ts";
 
 const CONTENT = Uint8Array.of(1, 2, 3);
 const OPTIONS = { extension: ".png", name: "{index}-{seed}.png", overwrite: false };

@@ -4,8 +4,9 @@ import { equal, ok } from "node:assert/strict";
 import { join } from "node:path";
 import { decodePicture } from "../../lib/formats/png.ts";
 import { SafetensorsFile } from "../../lib/formats/safetensors.ts";
+import { inFolder } from "../folders.ts";
 import { entriesOf, psnr } from "../pictures.ts";
-import { FIXTURES, inFolder, ldm } from "./ldm.ts";
+import { FIXTURES, ldm } from "./ldm.ts";
 
 /** The least PSNR in dB: rounding through all steps in f32, rounding of the weights in f16. */
 const BOUNDS = { f32: 50, f16: 35 } as const;

@@ -2,7 +2,8 @@ import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { join } from "node:path";
 import { fieldsOf } from "../../lib/cli/events.ts";
 import { decodePicture } from "../../lib/formats/png.ts";
-import { FIXTURES, inFolder, ldm, names } from "./ldm.ts";
+import { inFolder, names } from "../folders.ts";
+import { FIXTURES, ldm } from "./ldm.ts";
 
 const SD1 = `${FIXTURES}/tiny/sd1`;
 const QUICK = ["a fox", "-m", SD1, "--steps", "5", "-W", "32", "-H", "48", "-s", "5"];

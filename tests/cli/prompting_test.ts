@@ -1,7 +1,7 @@
 import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { join } from "node:path";
 import { readPromptOptions, recipesOf } from "../../lib/cli/prompting.ts";
-import { inFolder } from "./ldm.ts";
+import { inFolder } from "../folders.ts";
 
 const plain = await readPromptOptions({}, (message) => {
   throw new Error(message);

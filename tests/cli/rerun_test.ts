@@ -2,8 +2,9 @@ import { deepEqual, equal, match, notDeepEqual, ok } from "node:assert/strict";
 import { dirname, join } from "node:path";
 import { decodePicture, encodePng, readPngText, type Text } from "../../lib/formats/png.ts";
 import { readTexts } from "../../lib/formats/remember.ts";
+import { inFolder } from "../folders.ts";
 import { parseGenerationParameters } from "../formats/a1111_reader.ts";
-import { FIXTURES, inFolder, ldm, type Outcome } from "./ldm.ts";
+import { FIXTURES, ldm, type Outcome } from "./ldm.ts";
 
 const SD1 = `${FIXTURES}/tiny/sd1`;
 const FILE = `${FIXTURES}/tiny/sd1.safetensors`;

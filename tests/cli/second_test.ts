@@ -1,8 +1,9 @@
 import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { join } from "node:path";
 import { decodePicture, encodePng, type Picture, readPngText } from "../../lib/formats/png.ts";
+import { inFolder } from "../folders.ts";
 import { inpaintingFolder } from "../inpainting.ts";
-import { FIXTURES, inFolder, ldm, type Outcome } from "./ldm.ts";
+import { FIXTURES, ldm, type Outcome } from "./ldm.ts";
 
 function done(outcome: Outcome): Outcome {
   equal(outcome.code, 0, outcome.stderr);

@@ -3,7 +3,8 @@ import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { join } from "node:path";
 import { cellsOf, type Environment, parseAnswer, protocolBy } from "../../lib/cli/graphics.ts";
 import { decodePicture } from "../../lib/formats/png.ts";
-import { FIXTURES, inFolder, inTerminal, ldm } from "./ldm.ts";
+import { inFolder } from "../folders.ts";
+import { FIXTURES, inTerminal, ldm } from "./ldm.ts";
 
 const REQUEST = ["a fox", "-m", `${FIXTURES}/tiny/sd1`, "--steps", "2", "-W", "32", "-H", "48"];
 const QUICK = [...REQUEST, "-s", "5"];

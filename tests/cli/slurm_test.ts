@@ -4,7 +4,8 @@ import { deepEqual, equal, ok } from "node:assert/strict";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { COMMAND, FIXTURES, inFolder, names } from "./ldm.ts";
+import { inFolder, names } from "../folders.ts";
+import { COMMAND, FIXTURES } from "./ldm.ts";
 
 const PLACES = [...(Deno.env.get("PATH") ?? "").split(":"), "/usr/sbin", "/usr/local/sbin"];
 

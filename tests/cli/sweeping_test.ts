@@ -1,7 +1,8 @@
 import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { join } from "node:path";
 import { decodePicture, type Picture, readPngText } from "../../lib/formats/png.ts";
-import { FIXTURES, inFolder, ldm, names } from "./ldm.ts";
+import { inFolder, names } from "../folders.ts";
+import { FIXTURES, ldm } from "./ldm.ts";
 
 const QUICK = ["a cat", "-m", `${FIXTURES}/tiny/sd1`, "--steps", "2", "-W", "32", "-H", "48"];
 

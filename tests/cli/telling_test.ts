@@ -1,7 +1,8 @@
 import { deepEqual, equal, match, notDeepEqual } from "node:assert/strict";
 import { join } from "node:path";
 import { decodePicture, readPngText } from "../../lib/formats/png.ts";
-import { FIXTURES, inFolder, ldm, names, type Outcome } from "./ldm.ts";
+import { inFolder, names } from "../folders.ts";
+import { FIXTURES, ldm, type Outcome } from "./ldm.ts";
 
 /** A denoiser of seconds, told classes and boxes; the rate is such that two steps let these have a say. */
 const SMALL = [

@@ -1,6 +1,7 @@
 import { deepEqual, equal, match } from "node:assert/strict";
 import { join } from "node:path";
-import { FIXTURES, inFolder, ldm } from "./ldm.ts";
+import { inFolder } from "../folders.ts";
+import { FIXTURES, ldm } from "./ldm.ts";
 
 const NO_GPU = { VK_ICD_FILENAMES: "/nowhere.json", VK_DRIVER_FILES: "/nowhere.json" };
 

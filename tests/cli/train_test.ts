@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { FIXTURES, inFolder, ldm, names, start } from "./ldm.ts";
+import { inFolder, names } from "../folders.ts";
+import { FIXTURES, ldm, start } from "./ldm.ts";
 
 /** A run of seconds. */
 const SMALL = [

@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { FIXTURES, inFolder, ldm, names, start } from "./ldm.ts";
+import { inFolder, names } from "../folders.ts";
+import { FIXTURES, ldm, start } from "./ldm.ts";
 
 const MODEL = join(FIXTURES, "tiny", "sd1");
 /** A model of few operators. */

@@ -1,5 +1,6 @@
 import { deepEqual, equal, match } from "node:assert/strict";
-import { FIXTURES, inFolder, ldm, names } from "./ldm.ts";
+import { inFolder, names } from "../folders.ts";
+import { FIXTURES, ldm } from "./ldm.ts";
 
 const SD1 = `${FIXTURES}/tiny/sd1`;
 const FOXES = `${FIXTURES}/prompts/foxes.txt`;

@@ -10,6 +10,7 @@ import type { Weights } from "../../lib/formats/checkpoint.ts";
 import { SafetensorsFile, writeSafetensors } from "../../lib/formats/safetensors.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
 import { textToImage } from "../../lib/pipelines/text_to_image.ts";
+import { inFolder } from "../folders.ts";
 import { psnr } from "../pictures.ts";
 
 const fixture = (path: string) => fileURLToPath(new URL(`../../fixtures/${path}`, import.meta.url));
@@ -57,8 +58,7 @@ for (const weights of ["f32", "f16"] as const) {
 Deno.test("Model.useLoras refuses what is for other models and keeps what was in use", async () => {
   await using device = await openDevice();
   await using model = await loadModel(device, fixture("tiny/sd1"));
-  const folder = await Deno.makeTempDir();
-  try {
+  await inFolder(async (folder) => {
     const path = `${folder}/other.safetensors`;
     const data = new Uint8Array(16);
     const layer = "lora_unet_down_blocks_5_attentions_0_proj_in";
@@ -74,9 +74,7 @@ Deno.test("Model.useLoras refuses what is for other models and keeps what was in
     await assert.rejects(model.useLoras(both.slice(0, 1)), /unet cannot be changed while/);
     denoiser[Symbol.dispose]();
     assert.deepEqual(await model.useLoras(both.slice(0, 1)), []);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 });
 
 const LAYER = "down_blocks.0.attentions.0.proj_in";

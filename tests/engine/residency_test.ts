@@ -9,6 +9,7 @@ import { loadFirstStage, loadModel } from "../../lib/engine/load.ts";
 import type { Latents, MemoryPlan, Model, ReadProgress } from "../../lib/engine/model.ts";
 import { type Device, openDevice } from "../../lib/gpu/device.ts";
 import { textToImage } from "../../lib/pipelines/text_to_image.ts";
+import { inFolder } from "../folders.ts";
 
 const fixture = (path: string) => fileURLToPath(new URL(`../../fixtures/${path}`, import.meta.url));
 const tiny = (name: string) => fixture(`tiny/${name}`);
@@ -294,8 +295,7 @@ Deno.test("textToImage refuses a request that makes no sense before anything is 
 });
 
 Deno.test("a part whose file was changed since the model was opened is refused by name", async () => {
-  const folder = await Deno.makeTempDir();
-  try {
+  await inFolder(async (folder) => {
     await cp(tiny("sd1"), folder, { recursive: true });
     await using device = await openDevice();
     await using model = await loadModel(device, folder, { lifetime: "run" });
@@ -307,9 +307,7 @@ Deno.test("a part whose file was changed since the model was opened is refused b
       return true;
     });
     assert.equal(device.memory.live, 0);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 });
 
 Deno.test("pipelines are compiled while the weights that they read stream in", async () => {

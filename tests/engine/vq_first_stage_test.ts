@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { loadFirstStage } from "../../lib/engine/load.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
 import { writeComponent } from "../../lib/train/component.ts";
+import { inFolder } from "../folders.ts";
 import { readGolden } from "../golden.ts";
 import { channelsLast } from "../models/tiny.ts";
 import { nmse } from "../tolerance.ts";
@@ -31,8 +32,7 @@ Deno.test("a VQModel's folder encodes to latents and decodes their nearest codes
     const both = tensors.get(name) ?? assert.fail(name);
     return Float32Array.from(both.subarray(0, both.length / 2));
   };
-  const folder = await Deno.makeTempDir();
-  try {
+  await inFolder(async (folder) => {
     const start = [...tensors].filter(([name]) => name.startsWith("vae.start."));
     await using device = await openDevice();
     // the golden's shapes are lost in reading: those of this model follow from names and sizes
@@ -59,9 +59,7 @@ Deno.test("a VQModel's folder encodes to latents and decodes their nearest codes
       const pixels = made.data.map((v) => v * 2 - 1);
       assert.ok(nmse(pixels, expected) <= BOUND, `tiling ${tiling}: ${nmse(pixels, expected)}`);
     }
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 });
 
 /** Of a weight in checkpoint order. */

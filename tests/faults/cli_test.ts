@@ -1,6 +1,7 @@
 import { deepEqual, equal, match } from "node:assert/strict";
 import { join } from "node:path";
-import { FIXTURES, inFolder, IS_SANDBOXED, ldm, names, shell, start } from "../cli/ldm.ts";
+import { FIXTURES, IS_SANDBOXED, ldm, shell, start } from "../cli/ldm.ts";
+import { inFolder, names } from "../folders.ts";
 
 const SD1 = `${FIXTURES}/tiny/sd1`;
 const QUICK = ["--steps", "1", "-W", "32", "-H", "32", "-s", "1"];

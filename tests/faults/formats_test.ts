@@ -2,13 +2,8 @@ import assert from "node:assert/strict";
 import { SafetensorsFile, writeSafetensors } from "../../lib/formats/safetensors.ts";
 import { writeWhole } from "../../lib/formats/files.ts";
 import { decodePicture, encodePng, readPngText } from "../../lib/formats/png.ts";
-import {
-  failure,
-  rawFile,
-  temporaryFolder,
-  withoutRenaming,
-  writeCounting,
-} from "../formats/made.ts";
+import { temporaryFolder } from "../folders.ts";
+import { failure, rawFile, withoutRenaming, writeCounting } from "../formats/made.ts";
 
 /** The sentence with which a file of these bytes is refused. */
 async function refusal(file: Uint8Array | string): Promise<string> {

@@ -16,6 +16,7 @@ import {
 } from "../../lib/formats/safetensors.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
 import { textToImage } from "../../lib/pipelines/text_to_image.ts";
+import { inFolder } from "../folders.ts";
 
 const SD1 = fileURLToPath(new URL("../../fixtures/tiny/sd1", import.meta.url));
 const WEIGHTS = "unet/diffusion_pytorch_model.safetensors";
@@ -38,8 +39,7 @@ const withValue = (at: number, value: number): Damage =>
 
 /** A copy of the tiny SD 1 folder with a damaged UNet, for as long as `use` runs. */
 async function withDamage<T>(damage: Damage, use: (path: string) => Promise<T>): Promise<T> {
-  const folder = await Deno.makeTempDir();
-  try {
+  return await inFolder(async (folder) => {
     await cp(SD1, folder, { recursive: true });
     const tensors: TensorData[] = [];
     {
@@ -50,9 +50,7 @@ async function withDamage<T>(damage: Damage, use: (path: string) => Promise<T>):
     }
     await writeSafetensors(join(folder, WEIGHTS), damage(tensors));
     return await use(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 }
 
 const REFUSED: Readonly<Record<string, { damage: Damage; says: RegExp }>> = {

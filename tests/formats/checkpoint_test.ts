@@ -21,7 +21,8 @@ import {
   type TensorData,
   writeSafetensors,
 } from "../../lib/formats/safetensors.ts";
-import { counting, failure, temporaryFolder, writeCounting } from "./made.ts";
+import { temporaryFolder } from "../folders.ts";
+import { counting, failure, writeCounting } from "./made.ts";
 
 const TINY = new URL("../../fixtures/tiny/", import.meta.url).pathname;
 const FAMILIES: readonly Family[] = ["sd1", "sd2", "sdxl"];

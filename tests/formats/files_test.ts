@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { fileError, writeNew, writeWhole } from "../../lib/formats/files.ts";
-import { failure, temporaryFolder, withoutRenaming } from "./made.ts";
+import { temporaryFolder } from "../folders.ts";
+import { failure, withoutRenaming } from "./made.ts";
 
 const names = async (path: string) =>
   (await Array.fromAsync(Deno.readDir(path), (e) => e.name)).sort();

@@ -2,7 +2,7 @@ import { deepEqual, equal, match, rejects } from "node:assert/strict";
 import { join } from "node:path";
 import { FileError } from "../../lib/base/errors.ts";
 import { Journal, type JournalEntry } from "../../lib/formats/journal.ts";
-import { inFolder } from "../cli/ldm.ts";
+import { inFolder } from "../folders.ts";
 
 function entry(key: string, more: Partial<JournalEntry> = {}): JournalEntry {
   return { key, item: 0, line: 1, status: "done", paths: [], seed: 7, ...more };

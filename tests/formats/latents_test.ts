@@ -3,15 +3,7 @@ import { join } from "node:path";
 import { FormatError } from "../../lib/base/errors.ts";
 import { readLatents, writeLatents } from "../../lib/formats/latents.ts";
 import { writeSafetensors } from "../../lib/formats/safetensors.ts";
-
-async function inFolder(work: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await work(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
+import { inFolder } from "../folders.ts";
 
 const LATENTS = {
   data: Float32Array.from({ length: 24 }, (_, i) => i / 7),

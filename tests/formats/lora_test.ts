@@ -10,6 +10,7 @@ import {
   writeLora,
 } from "../../lib/formats/lora.ts";
 import { type TensorData, writeSafetensors } from "../../lib/formats/safetensors.ts";
+import { inFolder } from "../folders.ts";
 import { nmse } from "../tolerance.ts";
 
 const fixture = (path: string) => fileURLToPath(new URL(`../../fixtures/${path}`, import.meta.url));
@@ -29,12 +30,7 @@ const layersIn = (shapes: readonly (readonly [string, Shape])[]) =>
   );
 
 async function inFile(work: (path: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await work(`${folder}/lora.safetensors`);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  await inFolder((folder) => work(`${folder}/lora.safetensors`));
 }
 
 for (const naming of ["kohya", "diffusers", "diffusers_old"]) {

@@ -1,22 +1,7 @@
-/** Files made for tests, in folders that vanish afterwards. */
+/** Files made for tests. */
 
 import assert from "node:assert/strict";
-import { join } from "node:path";
 import { type FileDType, writeSafetensors } from "../../lib/formats/safetensors.ts";
-
-export interface TemporaryFolder extends AsyncDisposable {
-  readonly path: string;
-  at(...names: string[]): string;
-}
-
-export async function temporaryFolder(): Promise<TemporaryFolder> {
-  const path = await Deno.makeTempDir();
-  return {
-    path,
-    at: (...names) => join(path, ...names),
-    [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }),
-  };
-}
 
 /** A safetensors file, byte by byte: any text as header, any number of bytes after it. */
 export function rawFile(header: string | Uint8Array, dataBytes = 0, length?: bigint): Uint8Array {

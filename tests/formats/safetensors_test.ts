@@ -7,7 +7,8 @@ import {
   SafetensorsFile,
   writeSafetensors,
 } from "../../lib/formats/safetensors.ts";
-import { counting, failure, rawFile, temporaryFolder, writeCounting } from "./made.ts";
+import { temporaryFolder } from "../folders.ts";
+import { counting, failure, rawFile, writeCounting } from "./made.ts";
 
 /** What is used of npm:safetensors, which ships no types. */
 interface TheirFile {

@@ -15,7 +15,8 @@ import {
   text,
   whole,
 } from "../../lib/formats/settings.ts";
-import { failure, temporaryFolder } from "./made.ts";
+import { temporaryFolder } from "../folders.ts";
+import { failure } from "./made.ts";
 
 const schema = {
   run: {

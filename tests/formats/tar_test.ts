@@ -1,7 +1,8 @@
 import { deepEqual, equal, match, throws } from "node:assert/strict";
 import { TarFile } from "../../lib/formats/tar.ts";
+import { temporaryFolder } from "../folders.ts";
 import { goldenBytes, goldenText } from "./data_golden.ts";
-import { failure, temporaryFolder } from "./made.ts";
+import { failure } from "./made.ts";
 
 Deno.test("TarFile finds the files of GNU's and pax archives, with their long names, and nothing else", async () => {
   await using folder = await temporaryFolder();

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { FileError, FormatError } from "../../lib/base/errors.ts";
 import { mismatch, readTuning, type Tuning, writeTuning } from "../../lib/formats/tuning.ts";
-import { inFolder, names } from "../cli/ldm.ts";
+import { inFolder, names } from "../folders.ts";
 
 const TUNING: Tuning = {
   adapter: "an adapter",

@@ -10,6 +10,7 @@ import { SafetensorsFile } from "../../lib/formats/safetensors.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
 import type { SecondPicture } from "../../lib/pipelines/beside.ts";
 import { textToImage } from "../../lib/pipelines/text_to_image.ts";
+import { inFolder } from "../folders.ts";
 import { inpaintingFolder } from "../inpainting.ts";
 import { entriesOf, type Entry, psnr, withScheduler } from "../pictures.ts";
 import { nmse } from "../tolerance.ts";
@@ -31,8 +32,7 @@ async function made(model: Model, entry: Entry, second: SecondPicture) {
 }
 
 Deno.test("textToImage fills holes as diffusers does, and keeps the rest where it is asked to", async (t) => {
-  const folder = await Deno.makeTempDir();
-  try {
+  await inFolder(async (folder) => {
     using golden = await SafetensorsFile.open(GOLDEN);
     await using device = await openDevice();
     await using model = await loadModel(device, await inpaintingFolder(folder), { weights: "f32" });
@@ -59,9 +59,7 @@ Deno.test("textToImage fills holes as diffusers does, and keeps the rest where i
         }
       });
     }
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 });
 
 /** Transparent where the mask is white. */

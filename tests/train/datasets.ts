@@ -3,7 +3,7 @@
 import { dirname } from "node:path";
 import { encodePng } from "../../lib/formats/png.ts";
 import type { Dataset, Example } from "../../lib/train/dataset.ts";
-import type { TemporaryFolder } from "../formats/made.ts";
+import type { TemporaryFolder } from "../folders.ts";
 
 /** A PNG of one grey, 4×3 unless said otherwise. */
 export function plainPng(grey: number, width = 4, height = 3): Promise<Uint8Array<ArrayBuffer>> {

@@ -22,6 +22,7 @@ import { runCourse, type TrainingEvent } from "../../lib/train/loop.ts";
 import { openDataset } from "../../lib/train/open_dataset.ts";
 import { type Position, seedOf } from "../../lib/train/order.ts";
 import { parseRecords } from "../../lib/train/record.ts";
+import { inFolder } from "../folders.ts";
 
 const FIXTURES = fileURLToPath(new URL("../../fixtures/", import.meta.url));
 
@@ -83,15 +84,6 @@ async function train(
   for await (const event of loop) events.push(event);
   await after(course, shown);
   return events;
-}
-
-async function inFolder(work: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await work(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
 }
 
 /** Pictures with what is said of them. */

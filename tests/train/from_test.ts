@@ -15,6 +15,7 @@ import { DiffusionCourse } from "../../lib/train/diffusion.ts";
 import type { ReadyExample } from "../../lib/train/examples.ts";
 import { Start, withStart } from "../../lib/train/from.ts";
 import { BEGINNING } from "../../lib/train/order.ts";
+import { inFolder } from "../folders.ts";
 import { readGolden } from "../golden.ts";
 import { channelsFirst, channelsLast, readTiny } from "../models/tiny.ts";
 import { nmse } from "../tolerance.ts";
@@ -65,15 +66,6 @@ async function denoiserCourse(device: Device, values: Values, vocabulary = NAMEL
 
 /** What a run shows that shows nothing. */
 const PROBE = { shown: [], measured: [] };
-
-async function inFolder(work: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await work(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 /** Bytes of a file's tensors, by name. */
 async function tensorsOf(path: string): Promise<Map<string, Uint8Array>> {

@@ -8,6 +8,7 @@ import { autoencoderConfig } from "../../lib/train/config.ts";
 import type { ReadyExample } from "../../lib/train/examples.ts";
 import { LatentSource } from "../../lib/train/latents.ts";
 import { BEGINNING } from "../../lib/train/order.ts";
+import { inFolder } from "../folders.ts";
 
 /** Noise of a contrast; of none, all its latents are nearly the same, whatever norms do. */
 function example(index: number, contrast: number): ReadyExample {
@@ -30,8 +31,7 @@ function deviation(values: readonly number[]): number {
 }
 
 Deno.test("AutoencoderCourse measures the latents' scale over all its pictures, and who loads the folder gets a deviation of 1", async () => {
-  const folder = await Deno.makeTempDir();
-  try {
+  await inFolder(async (folder) => {
     await using device = await openDevice();
     const values = {
       run: { folder },
@@ -57,7 +57,5 @@ Deno.test("AutoencoderCourse measures the latents' scale over all its pictures, 
     ok(Math.abs(all - 1) < 1e-3, `all: ${all}`);
     const first = deviation([...each[0]]);
     ok(Math.abs(first - 1) > 0.1, `the first alone: ${first}`);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 });

@@ -27,6 +27,7 @@ import type { AdamW } from "../../lib/train/optimizer.ts";
 import type { Position } from "../../lib/train/order.ts";
 import { parseRecords } from "../../lib/train/record.ts";
 import { Trainer } from "../../lib/train/trainer.ts";
+import { inFolder } from "../folders.ts";
 import { readGolden } from "../golden.ts";
 import { channelsFirst, channelsLast } from "../models/tiny.ts";
 import { nmse } from "../tolerance.ts";
@@ -202,8 +203,7 @@ async function train(folder: string, steps: number, more: Partial<LoopOptions> =
 }
 
 Deno.test("LoraCourse goes on after two steps bit for bit; its file changes what a model draws", async () => {
-  const folder = await Deno.makeTempDir();
-  try {
+  await inFolder(async (folder) => {
     const [whole, parts] = [join(folder, "whole"), join(folder, "parts")];
     await train(whole, 4);
     await train(parts, 2);
@@ -238,15 +238,12 @@ Deno.test("LoraCourse goes on after two steps bit for bit; its file changes what
     };
     const [[none], [one]] = [await predict(0), await predict(1)];
     assert.ok(nmse(one, none) > 1e-6, "the LoRA changes nothing");
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 });
 
 Deno.test("LoraCourse refuses layers that there are not and sizes that do not halve, before anything is read", async () => {
   await using device = await openDevice();
-  const folder = await Deno.makeTempDir();
-  try {
+  await inFolder(async (folder) => {
     const bad = settings(folder, 1, { targets: ["to_q", "to_w"] });
     await assert.rejects(
       LoraCourse.make(device, bad, { shown: [] }),
@@ -257,9 +254,7 @@ Deno.test("LoraCourse refuses layers that there are not and sizes that do not ha
       LoraCourse.make(device, { ...odd, data: { ...odd.data, size: 20 } }, { shown: [] }),
       /data.size must be a multiple of 8/,
     );
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 });
 
 Deno.test("lowRanksOf takes attention of text encoders along where that is asked for, with alpha over rank", async () => {

@@ -2,7 +2,8 @@ import { deepEqual, equal, match } from "node:assert/strict";
 import { gzipSync } from "node:zlib";
 import { vocabularyOf } from "../../lib/train/dataset.ts";
 import { openDataset } from "../../lib/train/open_dataset.ts";
-import { failure, temporaryFolder } from "../formats/made.ts";
+import { temporaryFolder } from "../folders.ts";
+import { failure } from "../formats/made.ts";
 import { greyOf, plainPng, said, tarOf, writeFiles } from "./datasets.ts";
 
 Deno.test("openDataset reads a folder with captions beside the pictures, in the order of the names", async () => {

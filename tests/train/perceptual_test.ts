@@ -4,15 +4,15 @@ import { fileURLToPath } from "node:url";
 import { SafetensorsFile, writeSafetensors } from "../../lib/formats/safetensors.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
 import { openPerceptual } from "../../lib/train/perceptual.ts";
+import { inFolder } from "../folders.ts";
 
 const WEIGHTS = fileURLToPath(
   new URL("../../fixtures/goldens/lpips_vgg.safetensors", import.meta.url),
 );
 
 Deno.test("openPerceptual says in a sentence what a file lacks, and which pictures are too small", async () => {
-  const folder = await Deno.makeTempDir();
   await using device = await openDevice();
-  try {
+  await inFolder(async (folder) => {
     using file = await SafetensorsFile.open(WEIGHTS);
     const copy = async (change: (name: string, shape: readonly number[]) => readonly number[]) => {
       const path = join(folder, "changed.safetensors");
@@ -39,7 +39,5 @@ Deno.test("openPerceptual says in a sentence what a file lacks, and which pictur
       /^FormatError: Cannot compare pictures of 8 pixels with ".*": data\.size must be at least 16$/,
     );
     assert.equal(device.memory.live, 0);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 });

@@ -13,6 +13,7 @@ import { type Course, runCourse } from "../../lib/train/loop.ts";
 import { LoraCourse } from "../../lib/train/lora.ts";
 import { openDataset } from "../../lib/train/open_dataset.ts";
 import type { Position } from "../../lib/train/order.ts";
+import { inFolder } from "../folders.ts";
 
 const FIXTURES = fileURLToPath(new URL("../../fixtures/", import.meta.url));
 const MIB = 2 ** 20;
@@ -68,8 +69,7 @@ const RUNS: Readonly<
 
 /** Two steps with a sample and checkpoints; what was planned, and what was on the device after each step. */
 async function run(make: (typeof RUNS)[string], memoryBudget: number) {
-  const folder = await Deno.makeTempDir();
-  try {
+  return await inFolder(async (folder) => {
     await using device = await openDevice({ memoryBudget });
     using dataset = await openDataset(join(FIXTURES, "pictures"));
     const from = (position?: Position) =>
@@ -96,9 +96,7 @@ async function run(make: (typeof RUNS)[string], memoryBudget: number) {
       losses.push(record.loss);
     }
     return { frozen, trained, step, taken, losses };
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 }
 
 for (const [name, make] of Object.entries(RUNS)) {

@@ -9,6 +9,7 @@ import { type LoopOptions, runCourse, type TrainingEvent } from "../../lib/train
 import { openDataset } from "../../lib/train/open_dataset.ts";
 import type { Position } from "../../lib/train/order.ts";
 import { parseRecords } from "../../lib/train/record.ts";
+import { inFolder } from "../folders.ts";
 
 const FIXTURES = fileURLToPath(new URL("../../fixtures", import.meta.url));
 const PICTURES = join(FIXTURES, "pictures");
@@ -87,15 +88,6 @@ async function train(
 
 const stateAt = (folder: string, step: number) =>
   Deno.readFile(join(folder, "checkpoints", `${step}`, "state.safetensors"));
-
-async function inFolder(work: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await work(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 Deno.test("runCourse goes on after two steps as if nothing had been between, bit for bit", async () => {
   await inFolder(async (folder) => {
