@@ -18,7 +18,7 @@ export interface Tolerance {
 }
 
 /** The largest normalised mean square error allowed. */
-export function nmseBound({ reduction, half = false }: Tolerance): number {
+function nmseBound({ reduction, half = false }: Tolerance): number {
   return 16 * U ** 2 * (1 + reduction) + (half ? 16 * V ** 2 : 0);
 }
 

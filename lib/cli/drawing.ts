@@ -73,7 +73,7 @@ export interface DrawingOptions
 }
 
 /** The file name of a picture where no other is asked for. */
-export const USUAL_OUTPUT = "{index}-{seed}.png";
+const USUAL_OUTPUT = "{index}-{seed}.png";
 
 /** Adds the options of `DrawingOptions`, but those of `SeenFiles`, which commands name as they need them. */
 export function addDrawingOptions(command: Command, isSized = true): Command {

@@ -8,7 +8,7 @@ interface About {
 }
 
 /** Every event by its name, which stands in the field "event". `ldm help json` prints this. */
-export const EVENTS: Readonly<Record<string, About>> = {
+const EVENTS: Readonly<Record<string, About>> = {
   load: {
     when: "the model is opened",
     fields: {
@@ -114,7 +114,7 @@ export const EVENTS: Readonly<Record<string, About>> = {
 };
 
 /** Fields of every event about one request of several. */
-export const OF_SEVERAL: Readonly<Record<string, string>> = {
+const OF_SEVERAL: Readonly<Record<string, string>> = {
   "item?": "batch: which request, from 0",
   "line?": "batch: its line in the file",
   "cell?": "sweep: which combination, from 0",

@@ -25,7 +25,7 @@ export async function listenTo(
  * Progress to a person: the plan, steps and the time they take. A run of several requests has one `pace`, and tells the plan
  * of each only to those who want details.
  */
-export function personListener(
+function personListener(
   progress: Progress,
   pace: Pace = paceOf(),
   isOneOfSeveral = false,
@@ -81,7 +81,7 @@ export function personListener(
 }
 
 /** Saved paths to stdout, a line each. */
-export const pathListener: Listener = async (event) => {
+const pathListener: Listener = async (event) => {
   if (event.kind === "saved" && event.path !== "-") await printLine(event.path);
 };
 
@@ -92,7 +92,7 @@ export type About = Readonly<Record<string, number>>;
  * Events to stdout as JSON, a line each. `model` is the checkpoint's path. One request of several says what it is `about`,
  * and ends with an event "item".
  */
-export function jsonListener(model: string, about?: About): Listener {
+function jsonListener(model: string, about?: About): Listener {
   const start = performance.now();
   let since = start; // when the current picture began
   let saved = 0;

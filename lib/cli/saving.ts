@@ -67,7 +67,7 @@ export function saver(
 }
 
 /** A picture's file. */
-export function pictureBytes(
+function pictureBytes(
   event: ImageEvent,
   { makers, bits, quality }: FileOptions,
   extension: string,

@@ -32,7 +32,7 @@ function cacheFolder(): string {
 }
 
 /** The file of an adapter's tuned table. Throws `FileError` where there is no home. */
-export function tuningPath({ name }: Adapter): string {
+function tuningPath({ name }: Adapter): string {
   const word = name.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-").replaceAll(/^-|-$/g, "");
   return join(cacheFolder(), "ldm", "tune", `${word || "adapter"}.json`);
 }

@@ -53,11 +53,3 @@ export function parseNumber(text: string): number | undefined {
   const value = /^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$/i.test(text) ? Number(text) : NaN;
   return Number.isFinite(value) ? value : undefined;
 }
-
-/** A field that is a whole number of any size, or a text that spells one. */
-export function wholeOf(value: Json | undefined, name: string): bigint | undefined {
-  const field = fieldOf(value, name);
-  if (typeof field === "bigint") return field;
-  if (typeof field === "number") return Number.isInteger(field) ? BigInt(field) : undefined;
-  return typeof field === "string" && /^-?\d{1,30}$/.test(field) ? BigInt(field) : undefined;
-}

@@ -4,7 +4,7 @@
  * bytes, row-major, little-endian, without holes or overlaps. A file is checked completely when it
  * is opened; tensors are then read one by one by offset.
  */
-import { type DType, fromBf16, fromF16, toF16 } from "../base/dtype.ts";
+import { fromBf16, fromF16, toF16 } from "../base/dtype.ts";
 import { FormatError } from "../base/errors.ts";
 import { type Shape, show, sizeOf } from "../base/shape.ts";
 import { fileError, writeWhole } from "./files.ts";
@@ -31,15 +31,6 @@ export const FILE_BYTES: Readonly<Record<FileDType, number>> = {
   U16: 2,
   U8: 1,
   BOOL: 1,
-};
-
-/** The types that graphs know as well. */
-export const DTYPE_OF: Readonly<Partial<Record<FileDType, DType>>> = {
-  F32: "f32",
-  F16: "f16",
-  BF16: "bf16",
-  I32: "i32",
-  U32: "u32",
 };
 
 /** Types that the format knows and this reader does not. */

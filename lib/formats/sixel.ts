@@ -6,7 +6,7 @@
 import type { Picture } from "./png.ts";
 
 /** Colours that every terminal with sixels but the oldest has registers for. */
-export const SIXEL_COLOURS = 256;
+const SIXEL_COLOURS = 256;
 
 /** The control sequence that draws a picture at the cursor. Transparency is laid over black. */
 export function sixel(picture: Picture, colours = SIXEL_COLOURS): string {

@@ -55,7 +55,7 @@ const TEXEL = 16;
 const ROW = TEXTURE_WIDTH * TEXEL;
 
 /** Rows of a texture that holds this many bytes. */
-export function textureRows(bytes: number): number {
+function textureRows(bytes: number): number {
   return Math.ceil(bytes / ROW);
 }
 

@@ -233,7 +233,7 @@ const UNROLLED = /\/\*unroll\*\/\s*for \(var (\w+) = 0u; \1 < (\w+); \1\+\+\) \{
  * Writes out loops marked `/*unroll*\/ for (var i = 0u; i < N; i++) { … }` whose N is a constant of the variant or a literal.
  * The file is valid WGSL without this; compilers that bound loops do not unroll them, and register tiles then spill.
  */
-export function unroll(
+function unroll(
   source: string,
   constants: Readonly<Record<string, number | boolean>>,
 ): string {

@@ -58,7 +58,7 @@ function pass(shape: Shape, body: Expression, views: readonly View[]): MapPass {
 }
 
 /** The passes that compute an elementwise or moving node, in order; `undefined` for any other. */
-export function asMap(node: Tensor): MapPass[] | undefined {
+function asMap(node: Tensor): MapPass[] | undefined {
   const { shape } = node;
   const inputs: readonly Tensor[] = node.inputs;
   const [first] = inputs;

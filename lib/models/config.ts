@@ -845,7 +845,7 @@ export const FAMILIES: Readonly<Record<Family, FamilyFacts>> = {
  * What the distilled variants change; LCM's guidance is embedded (Luo et al. 2023), Turbo's is none
  * (Sauer et al. 2023).
  */
-export const VARIANTS: Readonly<Record<Variant, Partial<Defaults>>> = {
+const VARIANTS: Readonly<Record<Variant, Partial<Defaults>>> = {
   base: {},
   lcm: { steps: 4, cfgScale: 8.5, sampler: "lcm", schedule: "leading" },
   turbo: { steps: 1, cfgScale: 1, sampler: "euler_a", schedule: "trailing" },

@@ -33,12 +33,12 @@ export function gelu(x: Tensor): Tensor {
 }
 
 /** OpenAI CLIP's x · σ(1.702 x). */
-export function quickGelu(x: Tensor): Tensor {
+function quickGelu(x: Tensor): Tensor {
   return x.mul(x.mul(1.702).sigmoid());
 }
 
 /** ½ x (1 + tanh(√(2/π) (x + 0.044715 x³))). */
-export function geluTanh(x: Tensor): Tensor {
+function geluTanh(x: Tensor): Tensor {
   const inner = x.mul(x).mul(x).mul(0.044715).add(x).mul(Math.sqrt(2 / Math.PI));
   return x.mul(inner.tanh().add(1)).mul(0.5);
 }
@@ -177,7 +177,7 @@ export interface AttentionNames {
 }
 
 /** Keys and values [n, s, heads, d] of a context [n, s, c]; they depend on nothing else. */
-export function keysAndValues(
+function keysAndValues(
   p: Params,
   context: Tensor,
   width: number,

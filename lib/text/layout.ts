@@ -27,7 +27,7 @@ export function layoutLength({ objects, crop }: LayoutForm): number {
 }
 
 /** The token that stands where there is no object. */
-export function noneToken({ vocabulary }: LayoutForm): number {
+function noneToken({ vocabulary }: LayoutForm): number {
   return vocabulary - 1;
 }
 

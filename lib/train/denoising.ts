@@ -28,7 +28,7 @@ export interface NoisyLatents {
 }
 
 /** What the network sees: α x₀ + σ ε. */
-export function noised({ latents, noise, alpha, sigma }: NoisyLatents): Tensor {
+function noised({ latents, noise, alpha, sigma }: NoisyLatents): Tensor {
   return latents.mul(alpha).add(noise.mul(sigma));
 }
 
@@ -40,7 +40,7 @@ const TARGETS: Readonly<Record<Target, (batch: NoisyLatents) => Tensor>> = {
 };
 
 /** Mean over the batch of weight · mean squared error; `weight` is [n, 1, 1, 1]. A single number. */
-export function denoisingLoss(
+function denoisingLoss(
   prediction: Tensor,
   batch: NoisyLatents,
   target: Target,

@@ -80,7 +80,7 @@ export type TrainingEvent =
   | { readonly kind: "stopped"; readonly step: number };
 
 /** Numbers of the checkpoints in a run's folder, rising. */
-export async function checkpointsOf(folder: string): Promise<number[]> {
+async function checkpointsOf(folder: string): Promise<number[]> {
   const names: number[] = [];
   try {
     for await (const { name } of Deno.readDir(join(folder, "checkpoints"))) {

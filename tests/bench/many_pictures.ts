@@ -21,7 +21,7 @@ export interface Use {
 }
 
 /** Makes pictures, each of another prompt and every fifth of another size, and tells after each what is in use. */
-export async function* manyPictures(count: number): AsyncGenerator<Use> {
+async function* manyPictures(count: number): AsyncGenerator<Use> {
   await using device: Device = await openDevice();
   await using model = await loadModel(device, SD1, { lifetime: "model" });
   using pipeline = textToImagePipeline(model);

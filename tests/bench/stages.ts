@@ -40,7 +40,7 @@ const MOST_STAGES = 2;
 const PICTURE_TURNS = 1;
 
 /** Multiplications and additions of products, convolutions and attention in a program, by the plain algorithms. */
-export function flopsOf(outputs: readonly Tensor[]): number {
+function flopsOf(outputs: readonly Tensor[]): number {
   let flops = 0;
   for (const node of reachable(optimise(outputs))) {
     if (node.op === "matmul") {

@@ -25,7 +25,7 @@ const filled = (size: number, draw: () => number) => Float64Array.from({ length:
 type Leaf = Extract<Tensor, { op: "input" | "parameter" }>;
 
 /** The leaves that can be differentiated by. */
-export function leavesOf(outputs: readonly Tensor[]): Leaf[] {
+function leavesOf(outputs: readonly Tensor[]): Leaf[] {
   return reachable(outputs).flatMap((t) =>
     (t.op === "input" || t.op === "parameter") && t.dtype === "f32" ? [t] : []
   );
