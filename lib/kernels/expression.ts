@@ -38,10 +38,44 @@ export function literal(value: number): string {
 }
 
 /** `body` as one WGSL expression of type `T`; `inputs[i]` is the text that stands for `{ input: i }`. */
-export function expressionText(body: Expression, inputs: readonly string[]): string {
+function expressionText(
+  body: Expression,
+  inputs: readonly string[],
+  part: (part: Expression) => string = (part) => expressionText(part, inputs),
+): string {
   if (typeof body === "number") return `T(${literal(body)})`;
   if ("input" in body) return inputs[body.input];
-  return SPELLING[body.op](...body.args.map((arg) => expressionText(arg, inputs)));
+  return SPELLING[body.op](...body.args.map(part));
+}
+
+/**
+ * `body` as the statements of a WGSL function that returns it; `inputs[i]` is the text that stands for `{ input: i }`. What
+ * occurs several times is computed once: compilers see that in arithmetic, and not in calls and reads.
+ */
+export function returnText(body: Expression, inputs: readonly string[]): string {
+  const uses = new Map<string, number>();
+  const count = (part: Expression): void => {
+    const text = expressionText(part, inputs);
+    const known = uses.get(text) ?? 0;
+    uses.set(text, known + 1);
+    if (known === 0 && typeof part !== "number" && "op" in part) part.args.forEach(count);
+  };
+  count(body);
+  const shared = new Map<string, string>();
+  const lines: string[] = [];
+  const spelled = (part: Expression): string => {
+    const whole = expressionText(part, inputs);
+    const known = shared.get(whole);
+    if (known !== undefined) return known;
+    const text = expressionText(part, inputs, spelled);
+    if ((uses.get(whole) ?? 0) < 2 || typeof part === "number" || /^\w+$/.test(text)) return text;
+    const name = `shared${shared.size}`;
+    shared.set(whole, name);
+    lines.push(`  let ${name} = ${text};`);
+    return name;
+  };
+  const result = spelled(body);
+  return [...lines, `  return ${result};`].join("\n");
 }
 
 /**

@@ -9,7 +9,7 @@
 import type { OpName } from "../graph/ops.ts";
 import { BASE_INPUTS, hasEpilogue } from "../graph/ops.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import { EXPRESSION_FUNCTIONS, expressionText } from "./expression.ts";
+import { EXPRESSION_FUNCTIONS, returnText } from "./expression.ts";
 
 /** What kernels must know of a device. */
 export interface Profile {
@@ -46,6 +46,9 @@ export interface Layout {
   readonly format: Format;
   readonly residence: Residence;
 }
+
+/** How activations lie, and parameters that are not packed. */
+export const ROWS32: Layout = { format: "rows32", residence: "buffer" };
 
 /** Texels of a row of every texture: values are addressed linearly, `(i % width, i / width)`. */
 export const TEXTURE_WIDTH = 8192;
@@ -327,20 +330,37 @@ export function fitsTexture(x: Tensor, { maxTextureSide }: Profile): boolean {
 }
 
 /**
- * Where a kernel reads each input of a node: parameters where they lie, activations in buffers; on a software device,
- * whose buffer reads are ten times slower than texture reads, the largest activations in textures.
+ * Where a kernel reads each input of a node: packed parameters where they lie, all else in buffers; on a software device,
+ * whose buffer reads are ten times slower than texture reads, the largest in textures. A parameter that is larger than the
+ * result is read in part, or so rarely that it stays where it lies.
  */
 export function residencesOf(node: Tensor, profile: Profile, layoutOf: LayoutOf): Residence[] {
   const inputs: readonly Tensor[] = node.inputs;
-  const residences = inputs.map((x) => x.op === "parameter" ? layoutOf(x).residence : "buffer");
+  const layouts = inputs.map((x) => x.op === "parameter" ? layoutOf(x) : ROWS32);
+  const residences = layouts.map(({ residence }) => residence);
   if (profile.kind !== "software") return residences;
   const room = MAX_TEXTURES - residences.filter((residence) => residence === "texture").length;
   const largest = inputs.map((x, index) => ({ x, index }))
-    .filter(({ x }) => x.op !== "parameter" && x.dtype === "f32" && fitsTexture(x, profile))
+    .filter(({ x, index }) =>
+      layouts[index].format === "rows32" && residences[index] === "buffer" && x.dtype === "f32" &&
+      (x.op !== "parameter" || x.size <= node.size) && fitsTexture(x, profile)
+    )
     .sort((a, b) => b.x.size - a.x.size)
     .slice(0, Math.max(0, room));
   for (const { index } of largest) residences[index] = "texture";
   return residences;
+}
+
+/** Numbers that are read from a buffer in less time than a copy into a texture takes. */
+const FEW = 16_384;
+
+/** The same for work that reads every number about once: where they are few, all stay where they lie. */
+export function residencesOnce(node: Tensor, profile: Profile, layoutOf: LayoutOf): Residence[] {
+  const inputs: readonly Tensor[] = node.inputs;
+  if (Math.max(node.size, ...inputs.map(({ size }) => size)) > FEW) {
+    return residencesOf(node, profile, layoutOf);
+  }
+  return inputs.map((x) => x.op === "parameter" ? layoutOf(x).residence : "buffer");
 }
 
 /** What an epilogue depends on beside its node. */
@@ -408,9 +428,7 @@ fn epilogue_columns(column: u32) {
 ${indices.filter(only).map((i) => `  kept${i} = ${texts[i]};`).join("\n")}
 }
 fn epilogue(value: T, row: u32, column: u32) -> T {
-  return ${
-      expressionText(attrs.body, ["value", ...indices.map((i) => kept[i] ? `kept${i}` : texts[i])])
-    };
+${returnText(attrs.body, ["value", ...indices.map((i) => kept[i] ? `kept${i}` : texts[i])])}
 }`,
     params: {
       epilogue_width: channels / lanes,

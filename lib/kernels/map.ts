@@ -9,14 +9,14 @@ import type { View } from "../graph/ops.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { broadcastView, sliceView, transposeView, wholeView } from "../graph/view.ts";
 import { type Shape, sizeOf } from "../base/shape.ts";
-import { expressionText } from "./expression.ts";
+import { returnText } from "./expression.ts";
 import {
   type Binding,
   type Dispatch,
   type LayoutOf,
   type Profile,
   type Residence,
-  residencesOf,
+  residencesOnce,
   type Variant,
 } from "./kernel.ts";
 import {
@@ -121,7 +121,7 @@ export function mapKernel(
   if ([node, ...inputs].some(({ dtype }) => dtype !== "f32")) {
     throw new RangeError(`Cannot compute "${node.op}" of whole numbers: maps are of f32 only`);
   }
-  const residences = residencesOf(node, profile, layoutOf);
+  const residences = residencesOnce(node, profile, layoutOf);
   const halves = inputs.map((x) => isHalf(x, layoutOf));
   const dispatches = passes.flatMap((pass) =>
     dispatchesOf(node, pass, { residences, halves, profile })
@@ -220,7 +220,7 @@ ${
         `  let ${values[i]} = ${readText(operand, `params.${operand.name}_${rank - 1}`)};`
       ).join("\n")
     }
-  return ${expressionText(body, values)};
+${returnText(body, values)}
 }`,
   ].join("\n");
   const names = operands.map(({ name }) => name);

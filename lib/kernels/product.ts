@@ -14,6 +14,7 @@ import {
   PANEL,
   type Profile,
   type Residence,
+  ROWS32,
 } from "./kernel.ts";
 
 /**
@@ -251,8 +252,6 @@ export function panelsOf({ format }: Layout): "panels16" | "panels32" | undefine
 export function resultBinding(element: "f32" | "vec4f"): Binding {
   return { name: "result", source: "result", element, access: "read_write", residence: "buffer" };
 }
-
-const ROWS32: Layout = { format: "rows32", residence: "buffer" };
 
 /**
  * Where a product reads its inputs: the packed parameter where it lies, all else in buffers; on software devices the

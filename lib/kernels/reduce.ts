@@ -13,7 +13,7 @@ import {
   type NodeOf,
   type Profile,
   type Residence,
-  residencesOf,
+  residencesOnce,
   type Variant,
 } from "./kernel.ts";
 import { collapse, flatGrid, indexText, placeText } from "./views.ts";
@@ -163,7 +163,7 @@ function reduction(
   layoutOf: LayoutOf,
 ): readonly [Variant, ...Variant[]] {
   const [x] = node.inputs;
-  const [residence] = residencesOf(node, profile, layoutOf);
+  const [residence] = residencesOnce(node, profile, layoutOf);
   if (residence === "buffer" && x.size * 4 > profile.maxBinding) {
     throw new RangeError(
       `Cannot reduce ${show(x.shape)}: ${

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { interpret, SCALAR } from "../../lib/graph/interpret.ts";
 import { Graph, type Tensor } from "../../lib/graph/tensor.ts";
-import { expressionText, literal } from "../../lib/kernels/expression.ts";
+import { literal, returnText } from "../../lib/kernels/expression.ts";
 import { mapKernel } from "../../lib/kernels/map.ts";
 import { profileOf, testDevice } from "../gpu.ts";
 import { prepare } from "./runner.ts";
@@ -14,12 +14,26 @@ Deno.test("literal writes f32 numbers that WGSL reads back, and refuses others",
   assert.throws(() => literal(1e39), RangeError);
 });
 
-Deno.test("expressionText writes nested operators in order", () => {
+Deno.test("returnText writes nested operators in order", () => {
   const body = {
     op: "sub",
     args: [{ op: "exp", args: [{ input: 1 }] }, { op: "mul", args: [{ input: 0 }, 2] }],
   } as const;
-  assert.equal(expressionText(body, ["a", "b"]), "(exp(b) - (a * T(2.0f)))");
+  assert.equal(returnText(body, ["a", "b"]), "  return (exp(b) - (a * T(2.0f)));");
+});
+
+Deno.test("returnText computes and reads once what occurs several times", () => {
+  const silu = {
+    op: "mul",
+    args: [{ input: 0 }, { op: "sigmoid", args: [{ input: 0 }] }],
+  } as const;
+  const body = { op: "add", args: [silu, { op: "mul", args: [silu, { input: 1 }] }] } as const;
+  assert.equal(
+    returnText(body, ["x_at(i)", "y"]),
+    `  let shared0 = x_at(i);
+  let shared1 = (shared0 * sigmoid_(shared0));
+  return (shared1 + (shared1 * y));`,
+  );
 });
 
 /** The results of one unary operator on the device. */
