@@ -177,11 +177,6 @@ export class Residency implements Disposable {
     return { stages: planned, peak, turns: true, keeps: false };
   }
 
-  /** True where all parts may stay. */
-  get isTogether(): boolean {
-    return !this.#turns;
-  }
-
   /** Throws `TypeError` while someone works with a part. */
   requireIdle(): void {
     for (const [name, users] of this.#users) {

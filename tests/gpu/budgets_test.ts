@@ -18,29 +18,14 @@ import { layersOf } from "../../lib/nn/lora.ts";
 import { manifestOf, parametersOf, paramsOf } from "../../lib/nn/params.ts";
 import { denoisingObjective } from "../../lib/train/denoising.ts";
 import { besideObjective, isLowRank } from "../../lib/train/lora.ts";
+import { LLVMPIPE } from "../kernels/profiles.ts";
 
 const MIB = 2 ** 20;
 
 /** What llvmpipe and a middling GPU offer. */
 const PROFILES: Readonly<Record<Profile["kind"], Profile>> = {
-  software: {
-    kind: "software",
-    maxBinding: 128 * MIB,
-    maxTextureSide: 16384,
-    maxWorkgroupMemory: 32768,
-    maxInvocations: 1024,
-    f16: true,
-    subgroups: true,
-  },
-  gpu: {
-    kind: "gpu",
-    maxBinding: 1024 * MIB,
-    maxTextureSide: 16384,
-    maxWorkgroupMemory: 32768,
-    maxInvocations: 1024,
-    f16: true,
-    subgroups: false,
-  },
+  software: LLVMPIPE,
+  gpu: { ...LLVMPIPE, kind: "gpu", maxBinding: 1024 * MIB, subgroups: false },
 };
 
 async function configOf(file: string) {

@@ -7,6 +7,7 @@ import { lower } from "../../lib/kernels/lower.ts";
 import { nmse } from "../tolerance.ts";
 import { type KernelCase, kernelTest, normals } from "./harness.ts";
 import { meaning } from "./meaning.ts";
+import { LEAST } from "./profiles.ts";
 
 /** How q, k and v lie: each alone, side by side in one tensor [q|k|v], or k and v so: [v|k]. */
 type Lying = "apart" | "stacked" | "keys and values";
@@ -116,15 +117,7 @@ Deno.test("attention counts its rounds and stays below the limit for 65,536 keys
   ) {
     const node = attend(new Graph(), { t: 8, s: 65_536, heads: 1, d });
     assert.ok(node.op === "attention");
-    const profile = {
-      kind,
-      subgroups,
-      maxBinding: 2 ** 27,
-      maxTextureSide: 8192,
-      maxWorkgroupMemory: 16384,
-      maxInvocations: 256,
-      f16: false,
-    };
+    const profile = { kind, subgroups, ...LEAST };
     const [{ dispatches }] = attention(node, profile, plain);
     dispatches.forEach(({ iterations }) => assert.ok(iterations <= 65_535, `${iterations}`));
   }
@@ -157,14 +150,7 @@ Deno.test("attention reads slices of one tensor where they lie, staged once", ()
   const all = g.input("qkv", [2, 12, 3 * 16]);
   const [q, k, v] = [0, 16, 32].map((at) => all.slice(2, at, at + 16).reshape([2, 12, 2, 8]));
   const y = q.attention(k, v, { scale: 1, causal: false });
-  const profile = {
-    kind: "software",
-    maxBinding: 2 ** 27,
-    maxTextureSide: 8192,
-    maxWorkgroupMemory: 16384,
-    maxInvocations: 256,
-    f16: false,
-  } as const;
+  const profile = { kind: "software", ...LEAST } as const;
   const { steps } = assemble(new Map([["y", y]]), profile, plain);
   assert.deepEqual(steps.map(({ kind }) => kind), ["stage", "dispatch"]);
 });

@@ -1,53 +1,14 @@
 import assert from "node:assert/strict";
-import type { Expression } from "../../lib/graph/expression.ts";
 import type { Padding } from "../../lib/graph/ops.ts";
 import type { Graph, Tensor } from "../../lib/graph/tensor.ts";
 import { conv2dTranspose, directConvolution } from "../../lib/kernels/conv2d.ts";
+import { around, conv, type Convolution, sum } from "./convolutions.ts";
 import { type KernelCase, kernelTest } from "./harness.ts";
 import { assertInBuffers } from "./runner.ts";
 import { meaning } from "./meaning.ts";
 
-interface Shape {
-  /** [n, h, w, ci] */
-  readonly x: number[];
-  readonly co: number;
-  readonly kernel?: [height: number, width: number];
-  readonly stride?: number;
-  readonly padding?: Padding;
-  readonly upsample?: number;
-  /** The weight in rows: one that was computed, or a parameter. */
-  readonly rows?: "computed" | "parameter";
-  /** Shapes of epilogue operands. */
-  readonly operands?: number[][];
-  readonly body?: Expression;
-}
-
-const around = (pixels: number): Padding => ({
-  top: pixels,
-  bottom: pixels,
-  left: pixels,
-  right: pixels,
-});
-
-const conv = (shape: Shape) => (g: Graph): Tensor => {
-  const { x, co, kernel = [3, 3], stride = 1, padding = around(1), upsample = 1 } = shape;
-  const { operands = [], body, rows } = shape;
-  const weightShape = [co, ...kernel, x[3]];
-  const weight = rows === "computed"
-    ? g.input("w", weightShape)
-    : g.parameter("w", weightShape, rows ? "vector" : "conv");
-  return g.node("conv2d", [
-    g.input("x", x),
-    weight,
-    ...operands.map((shape, i) => g.input(`e${i}`, shape)),
-  ], { stride, padding, upsample, ...(body === undefined ? {} : { epilogue: { body } }) });
-};
-
-const add = (...args: Expression[]): Expression => ({ op: "add", args });
-const sum: Expression = add(add({ input: 0 }, { input: 1 }), add({ input: 2 }, { input: 3 }));
-
 /** A binding so small that a convolution must be cut. */
-const tight = (shape: Shape, maxBinding: number, dispatches: number): KernelCase => ({
+const tight = (shape: Convolution, maxBinding: number, dispatches: number): KernelCase => ({
   build: conv(shape),
   profile: { maxBinding },
   expect: ([variant]) =>

@@ -1,25 +1,12 @@
 import assert from "node:assert/strict";
-import type { Padding } from "../../lib/graph/ops.ts";
 import { conv2dWeight } from "../../lib/kernels/conv2d_weight.ts";
+import { around, type Geometry, geometry } from "./convolutions.ts";
 import { type KernelCase, kernelTest } from "./harness.ts";
 import { meaning } from "./meaning.ts";
 
-interface Shape {
-  /** [n, h, w, ci] */
-  readonly x: number[];
-  readonly co: number;
-  readonly kernel?: [height: number, width: number];
-  readonly stride?: number;
-  readonly padding?: Padding;
-  readonly upsample?: number;
-}
-
-const AROUND: Padding = { top: 1, bottom: 1, left: 1, right: 1 };
-const NONE: Padding = { top: 0, bottom: 0, left: 0, right: 0 };
-
-const gradient = (shape: Shape, rest: Partial<KernelCase> = {}): KernelCase => ({
+const gradient = (shape: Geometry, rest: Partial<KernelCase> = {}): KernelCase => ({
   build: (g) => {
-    const { x, co, kernel = [3, 3], stride = 1, padding = AROUND, upsample = 1 } = shape;
+    const { x, co, kernel, stride, padding, upsample } = geometry(shape);
     const [n, h, w] = x;
     const places = (size: number, taps: number, around: number) =>
       Math.floor((size * upsample + around - taps) / stride) + 1;
@@ -48,12 +35,12 @@ kernelTest("conv2dWeight", {
       padding: { top: 0, bottom: 1, left: 0, right: 1 },
     }, { fills }),
     "3×3, enlarged": gradient({ x: [2, 4, 3, 8], co: 8, upsample: 2 }, { fills }),
-    "1×1 of a line": gradient({ x: [1, 1, 77, 12], co: 20, kernel: [1, 1], padding: NONE }),
+    "1×1 of a line": gradient({ x: [1, 1, 77, 12], co: 20, kernel: [1, 1], padding: around(0) }),
     "2×5 of odd widths": gradient({ x: [1, 6, 7, 3], co: 5, kernel: [2, 5] }, { fills }),
     "odd outputs": gradient({ x: [1, 6, 7, 8], co: 3 }, { fills }),
     "one channel of one pixel": gradient({ x: [1, 1, 1, 1], co: 1 }, { fills }),
     "more pixels than an invocation may loop over": gradient(
-      { x: [3, 150, 150, 4], co: 4, kernel: [1, 1], padding: NONE },
+      { x: [3, 150, 150, 4], co: 4, kernel: [1, 1], padding: around(0) },
       {
         fills: ["ordinary"],
         expect: ([{ dispatches }], { kind }) => {

@@ -7,6 +7,7 @@ import divideSource from "../../wgsl/divide.wgsl" with { type: "text" };
 import { testDevice } from "../gpu.ts";
 import { type KernelCase, kernelTest } from "./harness.ts";
 import { meaning } from "./meaning.ts";
+import { LEAST } from "./profiles.ts";
 import { prepare } from "./runner.ts";
 
 const declared = { kernel: mapKernel, oracle: meaning, reduction: () => 0 };
@@ -157,14 +158,7 @@ kernelTest("map", {
 Deno.test("mapKernel refuses whole numbers", () => {
   const ids: Tensor = new Graph().input("ids", [4], "i32");
   const node = ids.add(ids);
-  const profile = {
-    kind: "gpu",
-    maxBinding: 1024,
-    maxTextureSide: 8192,
-    maxWorkgroupMemory: 16384,
-    maxInvocations: 256,
-    f16: false,
-  } as const;
+  const profile = { kind: "gpu", ...LEAST, maxBinding: 1024 } as const;
   assert.throws(
     () => mapKernel(node, profile, () => ({ format: "rows32", residence: "buffer" })),
     RangeError,

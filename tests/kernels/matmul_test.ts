@@ -3,6 +3,7 @@ import type { Expression } from "../../lib/graph/expression.ts";
 import { Graph, type Tensor } from "../../lib/graph/tensor.ts";
 import { matmul } from "../../lib/kernels/matmul.ts";
 import { type KernelCase, kernelTest } from "./harness.ts";
+import { LEAST } from "./profiles.ts";
 import { assertInBuffers } from "./runner.ts";
 import { meaning } from "./meaning.ts";
 
@@ -107,19 +108,11 @@ kernelTest("matmul", {
 });
 
 Deno.test("matmul refuses what no dispatch can compute", () => {
-  const profile = {
-    kind: "gpu" as const,
-    maxBinding: 4096,
-    maxTextureSide: 8192,
-    maxWorkgroupMemory: 16384,
-    maxInvocations: 256,
-    f16: false,
-  };
   const of = (build: (g: Graph) => Tensor, maxBinding: number) => {
     const node = build(new Graph());
     assert.ok(node.op === "matmul");
     const rows = () => ({ format: "rows32", residence: "buffer" } as const);
-    return () => matmul(node, { ...profile, maxBinding }, rows);
+    return () => matmul(node, { kind: "gpu", ...LEAST, maxBinding }, rows);
   };
   assert.throws(of(product([4, 2048], [2048, 4], false), 4096), /needs 32768 bytes in one binding/);
   assert.throws(

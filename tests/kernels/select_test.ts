@@ -2,19 +2,11 @@
 
 import assert from "node:assert/strict";
 import { Graph, type Tensor } from "../../lib/graph/tensor.ts";
-import type { LayoutOf, Profile } from "../../lib/kernels/kernel.ts";
+import type { LayoutOf } from "../../lib/kernels/kernel.ts";
 import { select, variantsOf } from "../../lib/kernels/select.ts";
 import { BUILT_IN, choiceOf, classOf, sizeClass } from "../../lib/kernels/table.ts";
+import { LLVMPIPE } from "./profiles.ts";
 
-const PROFILE: Profile = {
-  kind: "software",
-  maxBinding: 2 ** 27,
-  maxTextureSide: 16384,
-  maxWorkgroupMemory: 32768,
-  maxInvocations: 1024,
-  f16: true,
-  subgroups: true,
-};
 const layoutOf: LayoutOf = (tensor) =>
   tensor.op === "parameter"
     ? { format: "panels16", residence: "texture" }
@@ -28,32 +20,32 @@ function attention(tokens: number, keys: number, d: number): Tensor {
 
 Deno.test("select takes the first variant where no table says otherwise, always the same", () => {
   const node = attention(4096, 77, 40);
-  const variants = variantsOf(node, PROFILE, layoutOf);
+  const variants = variantsOf(node, LLVMPIPE, layoutOf);
   assert.ok(variants.length > 1);
-  assert.equal(select(node, PROFILE, layoutOf, () => undefined).name, variants[0].name);
+  assert.equal(select(node, LLVMPIPE, layoutOf, () => undefined).name, variants[0].name);
   const built = BUILT_IN.software.get(classOf(node, layoutOf)) ?? variants[0].name;
-  assert.equal(select(node, PROFILE, layoutOf).name, built);
-  assert.deepEqual(select(node, PROFILE, layoutOf), select(node, PROFILE, layoutOf));
+  assert.equal(select(node, LLVMPIPE, layoutOf).name, built);
+  assert.deepEqual(select(node, LLVMPIPE, layoutOf), select(node, LLVMPIPE, layoutOf));
 });
 
 Deno.test("select takes the variant that a table names for the shape class, and only there", () => {
   const node = attention(4096, 77, 40);
-  const [first, second] = variantsOf(node, PROFILE, layoutOf);
-  const choice = choiceOf(PROFILE, new Map([[classOf(node, layoutOf), second.name]]));
+  const [first, second] = variantsOf(node, LLVMPIPE, layoutOf);
+  const choice = choiceOf(LLVMPIPE, new Map([[classOf(node, layoutOf), second.name]]));
   assert.notEqual(first.name, second.name);
-  assert.equal(select(node, PROFILE, layoutOf, choice).name, second.name);
+  assert.equal(select(node, LLVMPIPE, layoutOf, choice).name, second.name);
   const other = attention(4096, 4096, 160);
   assert.equal(
-    select(other, PROFILE, layoutOf, choice).name,
-    select(other, PROFILE, layoutOf).name,
+    select(other, LLVMPIPE, layoutOf, choice).name,
+    select(other, LLVMPIPE, layoutOf).name,
   );
 });
 
 Deno.test("select falls back to the first variant where a table names one that does not exist", () => {
   const node = attention(4096, 77, 40);
   const choice = () => "a variant of another version";
-  const [first] = variantsOf(node, PROFILE, layoutOf);
-  assert.equal(select(node, PROFILE, layoutOf, choice).name, first.name);
+  const [first] = variantsOf(node, LLVMPIPE, layoutOf);
+  assert.equal(select(node, LLVMPIPE, layoutOf, choice).name, first.name);
 });
 
 Deno.test("choiceOf asks the given table before the built-in one", () => {

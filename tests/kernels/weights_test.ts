@@ -11,15 +11,9 @@ import {
   WeightError,
   type WeightSource,
 } from "../../lib/kernels/weights.ts";
+import { LEAST } from "./profiles.ts";
 
-const software: Profile = {
-  kind: "software",
-  maxBinding: 2 ** 27,
-  maxTextureSide: 8192,
-  maxWorkgroupMemory: 16384,
-  maxInvocations: 256,
-  f16: false,
-};
+const software: Profile = { kind: "software", ...LEAST };
 
 /** Distinct numbers that f16 and bf16 hold exactly. */
 const numbers = (count: number) => Float32Array.from({ length: count }, (_, i) => i % 127 - 63);

@@ -1,48 +1,15 @@
 /** Winograd's algorithms on every shape they take, what they refuse, how they are cut, and which is chosen. */
 
 import assert from "node:assert/strict";
-import type { Expression } from "../../lib/graph/expression.ts";
-import type { Padding } from "../../lib/graph/ops.ts";
 import { Graph, type Tensor } from "../../lib/graph/tensor.ts";
 import { conv2d } from "../../lib/kernels/conv2d.ts";
 import type { Kernel, LayoutOf, NodeOf, Profile } from "../../lib/kernels/kernel.ts";
 import { layoutFor } from "../../lib/kernels/weights.ts";
 import { convolutionAlgorithm, winogradConvolutions } from "../../lib/kernels/winograd.ts";
+import { conv, type Convolution, sum } from "./convolutions.ts";
 import { type KernelCase, kernelTest } from "./harness.ts";
 import { meaning } from "./meaning.ts";
-
-interface Shape {
-  /** [n, h, w, ci] */
-  readonly x: number[];
-  readonly co: number;
-  readonly kernel?: [height: number, width: number];
-  readonly stride?: number;
-  readonly padding?: Partial<Padding>;
-  readonly upsample?: number;
-  /** Shapes of epilogue operands. */
-  readonly operands?: number[][];
-  readonly body?: Expression;
-}
-
-const AROUND: Padding = { top: 1, bottom: 1, left: 1, right: 1 };
-
-const conv = (shape: Shape) => (g: Graph): Tensor => {
-  const { x, co, kernel = [3, 3], stride = 1, padding, upsample = 1 } = shape;
-  const { operands = [], body } = shape;
-  return g.node("conv2d", [
-    g.input("x", x),
-    g.parameter("w", [co, ...kernel, x[3]], "conv"),
-    ...operands.map((shape, i) => g.input(`e${i}`, shape)),
-  ], {
-    stride,
-    padding: { ...AROUND, ...padding },
-    upsample,
-    ...(body === undefined ? {} : { epilogue: { body } }),
-  });
-};
-
-const add = (...args: Expression[]): Expression => ({ op: "add", args });
-const sum: Expression = add(add({ input: 0 }, { input: 1 }), add({ input: 2 }, { input: 3 }));
+import { LLVMPIPE } from "./profiles.ts";
 
 /** Fails unless both algorithms apply, with so many dispatches at least. */
 const both = (
@@ -61,7 +28,7 @@ const both = (
 });
 
 /** A device that binds so little that a convolution must be cut. */
-const tight = (shape: Shape, maxBinding: number, least: number): KernelCase =>
+const tight = (shape: Convolution, maxBinding: number, least: number): KernelCase =>
   both(conv(shape), { profile: { maxBinding }, fills: ["ordinary", "offset"] }, least);
 
 const transformed: Kernel<"conv2d"> = (node, profile, layoutOf) => {
@@ -122,20 +89,11 @@ kernelTest("conv2d", {
   },
 });
 
-const SOFTWARE: Profile = {
-  kind: "software",
-  maxBinding: 2 ** 27,
-  maxTextureSide: 16384,
-  maxWorkgroupMemory: 32768,
-  maxInvocations: 1024,
-  f16: true,
-};
-
 function isConv(node: Tensor): node is NodeOf<"conv2d"> {
   return node.op === "conv2d";
 }
 
-function variantsOf(shape: Shape, profile: Profile) {
+function variantsOf(shape: Convolution, profile: Profile) {
   const node = conv(shape)(new Graph());
   assert.ok(isConv(node));
   const layoutOf: LayoutOf = (p) =>
@@ -145,7 +103,7 @@ function variantsOf(shape: Shape, profile: Profile) {
   return { node, variants: conv2d(node, profile, layoutOf) };
 }
 
-const CHOICES: Readonly<Record<string, readonly [Shape, string]>> = {
+const CHOICES: Readonly<Record<string, readonly [Convolution, string]>> = {
   "64², 320 channels": [{ x: [1, 64, 64, 320], co: 320 }, "winograd4"],
   "32², 640 channels": [{ x: [1, 32, 32, 640], co: 640 }, "winograd4"],
   "16², 1280 channels": [{ x: [1, 16, 16, 1280], co: 1280 }, "winograd2"],
@@ -166,24 +124,24 @@ const CHOICES: Readonly<Record<string, readonly [Shape, string]>> = {
 
 for (const [name, [shape, wanted]] of Object.entries(CHOICES)) {
   Deno.test(`convolutionAlgorithm takes ${wanted} for ${name} on software devices, and direct on GPUs`, () => {
-    const { node, variants } = variantsOf(shape, SOFTWARE);
-    assert.equal(convolutionAlgorithm(node, SOFTWARE), wanted);
+    const { node, variants } = variantsOf(shape, LLVMPIPE);
+    assert.equal(convolutionAlgorithm(node, LLVMPIPE), wanted);
     assert.equal(variants[0].name.startsWith("winograd") ? variants[0].name : "direct", wanted);
-    const gpu = variantsOf(shape, { ...SOFTWARE, kind: "gpu" });
-    assert.equal(convolutionAlgorithm(gpu.node, { ...SOFTWARE, kind: "gpu" }), "direct");
+    const gpu = variantsOf(shape, { ...LLVMPIPE, kind: "gpu" });
+    assert.equal(convolutionAlgorithm(gpu.node, { ...LLVMPIPE, kind: "gpu" }), "direct");
     assert.ok(!gpu.variants[0].name.startsWith("winograd"));
   });
 }
 
 Deno.test("winogradConvolutions offers nothing for channels that do not fill blocks", () => {
   for (const shape of [{ x: [1, 8, 8, 12], co: 32 }, { x: [1, 8, 8, 16], co: 30 }]) {
-    const { variants } = variantsOf(shape, SOFTWARE);
+    const { variants } = variantsOf(shape, LLVMPIPE);
     assert.ok(variants.every(({ name }) => !name.startsWith("winograd")), JSON.stringify(shape));
   }
 });
 
 Deno.test("winogradConvolutions needs little memory beside the picture at any size", () => {
-  const { variants } = variantsOf({ x: [1, 512, 512, 128], co: 128 }, SOFTWARE);
+  const { variants } = variantsOf({ x: [1, 512, 512, 128], co: 128 }, LLVMPIPE);
   const found = variants.filter(({ name }) => name.startsWith("winograd"));
   assert.equal(found.length, 2);
   for (const { scratch } of found) {

@@ -11,6 +11,7 @@ import { profileOf, subgroupDevice } from "../gpu.ts";
 import { nmse } from "../tolerance.ts";
 import { kernelTest, normals } from "./harness.ts";
 import { meaning } from "./meaning.ts";
+import { LEAST } from "./profiles.ts";
 import { prepare } from "./runner.ts";
 
 const linear = (m: number, n: number, k: number) => (g: Graph): Tensor =>
@@ -52,14 +53,7 @@ kernelTest("matmul", {
   },
 });
 
-const GPU: Profile = {
-  kind: "gpu",
-  maxBinding: 2 ** 27,
-  maxTextureSide: 8192,
-  maxWorkgroupMemory: 16384,
-  maxInvocations: 256,
-  f16: true,
-};
+const GPU: Profile = { kind: "gpu", ...LEAST, f16: true };
 const layoutOf: LayoutOf = ({ op }) =>
   op === "parameter"
     ? { format: "panels16", residence: "buffer" }
