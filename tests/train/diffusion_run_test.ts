@@ -15,14 +15,15 @@ import type { Told } from "../../lib/train/conditioner.ts";
 import { diffusionConfig, printConfig } from "../../lib/train/config.ts";
 import { vocabularyOf, withDefaults } from "../../lib/train/dataset.ts";
 import { DiffusionCourse } from "../../lib/train/diffusion.ts";
-import { examples, type ReadyExample } from "../../lib/train/examples.ts";
+import type { ReadyExample } from "../../lib/train/examples.ts";
 import type { FittedPicture } from "../../lib/train/images.ts";
 import { initial } from "../../lib/train/initial.ts";
 import { runCourse, type TrainingEvent } from "../../lib/train/loop.ts";
 import { openDataset } from "../../lib/train/open_dataset.ts";
-import { type Position, seedOf } from "../../lib/train/order.ts";
+import { seedOf } from "../../lib/train/order.ts";
 import { parseRecords } from "../../lib/train/record.ts";
 import { inFolder } from "../folders.ts";
+import { examplesOf, loopOptions } from "./runs.ts";
 
 const FIXTURES = fileURLToPath(new URL("../../fixtures/", import.meta.url));
 
@@ -54,34 +55,19 @@ async function train(
   after: (course: DiffusionCourse, shown: readonly ReadyExample[]) => Promise<void> = () =>
     Promise.resolve(),
 ): Promise<readonly TrainingEvent[]> {
-  const { data, run, optimizer } = config;
   await using device = await openDevice();
-  using dataset = withDefaults(await openDataset(data.path), { labels: [], caption: "a thing" });
-  const from = (position?: Position) =>
-    examples(dataset, {
-      ...{ width: data.size, height: data.size, channels: 3, position, seed: run.seed },
-      ...{ crop: data.crop, flip: data.flip, filter: data.filter, maps: wantsMaps(config) },
-    });
+  using dataset = withDefaults(await openDataset(config.data.path), {
+    labels: [],
+    caption: "a thing",
+  });
+  const from = examplesOf(dataset, config, { maps: wantsMaps(config) });
   const shown: ReadyExample[] = [];
   for await (const example of from()) if (shown.push(example) === 2) break;
   const vocabulary = await vocabularyOf(dataset);
   using course = await DiffusionCourse.make(device, config, { shown, vocabulary });
   const events: TrainingEvent[] = [];
-  const loop = runCourse(course, from, {
-    folder: run.folder,
-    config: printConfig("diffusion", config),
-    steps: run.steps,
-    batch: optimizer.batch,
-    accumulate: optimizer.accumulate,
-    rate: { lr: optimizer.lr, schedule: "constant", warmup: 0, final: 0 },
-    ema: optimizer.ema,
-    saveEvery: 0,
-    keep: 0,
-    sampleEvery: config.sample.every,
-    resume,
-    memory: () => device.memory.live,
-  });
-  for await (const event of loop) events.push(event);
+  const options = loopOptions(config, printConfig("diffusion", config), device, { resume });
+  for await (const event of runCourse(course, from, options)) events.push(event);
   await after(course, shown);
   return events;
 }

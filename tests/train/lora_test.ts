@@ -12,7 +12,6 @@ import { paramsOf } from "../../lib/nn/params.ts";
 import { BaseModel } from "../../lib/train/base_model.ts";
 import { loraConfig, printConfig } from "../../lib/train/config.ts";
 import { denoisingObjective, noisyInputs } from "../../lib/train/denoising.ts";
-import { examples } from "../../lib/train/examples.ts";
 import { type LoopOptions, runCourse } from "../../lib/train/loop.ts";
 import {
   besideObjective,
@@ -24,13 +23,13 @@ import {
 } from "../../lib/train/lora.ts";
 import { openDataset } from "../../lib/train/open_dataset.ts";
 import type { AdamW } from "../../lib/train/optimizer.ts";
-import type { Position } from "../../lib/train/order.ts";
 import { parseRecords } from "../../lib/train/record.ts";
 import { Trainer } from "../../lib/train/trainer.ts";
 import { inFolder } from "../folders.ts";
 import { readGolden } from "../golden.ts";
 import { channelsFirst, channelsLast } from "../models/tiny.ts";
 import { nmse } from "../tolerance.ts";
+import { examplesOf, loopOptions } from "./runs.ts";
 
 const fixture = (path: string) => fileURLToPath(new URL(`../../fixtures/${path}`, import.meta.url));
 const SD1 = fixture("tiny/sd1");
@@ -173,29 +172,10 @@ async function train(folder: string, steps: number, more: Partial<LoopOptions> =
   const config = settings(folder, steps);
   await using device = await openDevice();
   using dataset = await openDataset(PICTURES);
-  const { data, optimizer: { batch, lr } } = config;
-  const from = (position?: Position) =>
-    examples(dataset, {
-      ...{ width: data.size, height: data.size, channels: 3, seed: config.run.seed, position },
-      ...{ crop: data.crop, flip: data.flip, filter: data.filter, threads: 0 },
-    });
+  const from = examplesOf(dataset, config, { threads: 0 });
   using course = await LoraCourse.make(device, config, { shown: [] });
   const samples: string[] = [];
-  const options: LoopOptions = {
-    folder,
-    config: printConfig("lora", config),
-    steps,
-    batch,
-    accumulate: 1,
-    rate: { lr, schedule: "constant", warmup: 0, final: 0 },
-    ema: 0,
-    saveEvery: 0,
-    keep: 0,
-    sampleEvery: 2,
-    resume: false,
-    memory: () => device.memory.live,
-    ...more,
-  };
+  const options = loopOptions(config, printConfig("lora", config), device, more);
   for await (const event of runCourse(course, from, options)) {
     if (event.kind === "sample") samples.push(event.path);
   }

@@ -4,12 +4,12 @@ import { fileURLToPath } from "node:url";
 import { openDevice } from "../../lib/gpu/device.ts";
 import { AutoencoderCourse } from "../../lib/train/autoencoder.ts";
 import { autoencoderConfig, printConfig } from "../../lib/train/config.ts";
-import { examples, type ReadyExample } from "../../lib/train/examples.ts";
+import type { ReadyExample } from "../../lib/train/examples.ts";
 import { type LoopOptions, runCourse, type TrainingEvent } from "../../lib/train/loop.ts";
 import { openDataset } from "../../lib/train/open_dataset.ts";
-import type { Position } from "../../lib/train/order.ts";
 import { parseRecords } from "../../lib/train/record.ts";
 import { inFolder } from "../folders.ts";
+import { examplesOf, loopOptions } from "./runs.ts";
 
 const FIXTURES = fileURLToPath(new URL("../../fixtures", import.meta.url));
 const PICTURES = join(FIXTURES, "pictures");
@@ -40,18 +40,7 @@ async function train(
   const config = settings(folder, steps, perceptual);
   await using device = await openDevice();
   using dataset = await openDataset(PICTURES);
-  const { data } = config;
-  const from = (position?: Position) =>
-    examples(dataset, {
-      width: data.size,
-      height: data.size,
-      channels: 3,
-      crop: data.crop,
-      flip: data.flip,
-      filter: data.filter,
-      seed: config.run.seed,
-      position,
-    });
+  const from = examplesOf(dataset, config);
   const probe: ReadyExample[] = [];
   for await (const example of from()) if (probe.push(example) === 2) break;
   using course = await AutoencoderCourse.make(device, config, { shown: probe, measured: probe });
@@ -65,23 +54,8 @@ async function train(
       return course.backward(taken, at);
     },
   };
-  const { optimizer } = config;
   const events: TrainingEvent[] = [];
-  const options: LoopOptions = {
-    folder,
-    config: printConfig("autoencoder", config),
-    steps,
-    batch: optimizer.batch,
-    accumulate: optimizer.accumulate,
-    rate: { lr: optimizer.lr, schedule: "constant", warmup: 0, final: 0 },
-    ema: optimizer.ema,
-    saveEvery: 0,
-    keep: 0,
-    sampleEvery: 0,
-    resume: false,
-    memory: () => device.memory.live,
-    ...more,
-  };
+  const options = loopOptions(config, printConfig("autoencoder", config), device, more);
   for await (const event of runCourse(watched, from, options)) events.push(event);
   return events;
 }
