@@ -15,6 +15,7 @@ import {
   type NodeOf,
   type Profile,
   residencesOf,
+  resultBinding,
   type Variant,
 } from "./kernel.ts";
 import { WIDEST_HEAD } from "./lower.ts";
@@ -110,14 +111,6 @@ function variantsOf(
   return [variantOf(best), ...others.map(variantOf)];
 }
 
-const written = (element: "f32" | "vec4f"): Binding => ({
-  name: "result",
-  source: "result",
-  element,
-  access: "read_write",
-  residence: "buffer",
-});
-
 export const attentionLogSum: Kernel<"attentionLogSum"> = (node, profile, layoutOf) => {
   const residences = residencesOf(node, profile, layoutOf);
   const read = (name: string, source: number): Binding => ({
@@ -128,7 +121,7 @@ export const attentionLogSum: Kernel<"attentionLogSum"> = (node, profile, layout
     residence: residences[source],
   });
   const [q, k] = node.inputs;
-  const bindings = [written("f32"), read("q", 0), read("k", 1)];
+  const bindings = [resultBinding("f32"), read("q", 0), read("k", 1)];
   const extent = { rows: q.shape[1], columns: k.shape[1] };
   const shader = { source: logSumSource, bindings, constants: {}, functions: "" };
   return variantsOf(node, extent, shader, profile);
@@ -153,7 +146,7 @@ export const attentionGradient: Kernel<"attentionGradient"> = (node, profile, la
   });
   const { a, b, e, f, summed } = ROLES[of];
   const bindings = [
-    written("vec4f"),
+    resultBinding("vec4f"),
     ...[read("a", a), read("b", b), read("e", e), read("f", f)],
     read("log_sums", 4, "f32"),
     read("along", 5, "f32"),

@@ -18,6 +18,7 @@ import {
   MAX_ITERATIONS,
   type Profile,
   type Residence,
+  resultBinding,
   type Variant,
   windowOn,
 } from "./kernel.ts";
@@ -29,7 +30,6 @@ import {
   productResidences,
   READERS,
   type Reading,
-  resultBinding,
   sharing,
   type Tile,
   tilesFor,

@@ -14,6 +14,7 @@ import {
   type NodeOf,
   type Profile,
   residencesOf,
+  resultBinding,
   type Variant,
 } from "./kernel.ts";
 import { flatGrid } from "./views.ts";
@@ -127,13 +128,7 @@ export const conv2dWeight: Kernel<"conv2dWeight"> = (node, profile, layoutOf) =>
       },
       functions: `${pixelsSource}\n${OUTPUTS_AT[elementOf(outputs)]}`,
       bindings: [
-        {
-          name: "result",
-          source: parts > 1 ? { scratch: 0 } : "result",
-          element: type,
-          access: "read_write",
-          residence: "buffer",
-        },
+        resultBinding(type, parts > 1 ? { scratch: 0 } : "result"),
         read("x", 0, type),
         read("y", 1, elementOf(outputs)),
       ],
@@ -177,13 +172,7 @@ function inParts(node: NodeOf<"conv2dWeight">, products: Dispatch, parts: number
       constants: { LANES },
       functions: NO_EPILOGUE,
       bindings: [
-        {
-          name: "result",
-          source: "result",
-          element: type,
-          access: "read_write",
-          residence: "buffer",
-        },
+        resultBinding(type),
         {
           name: "sums",
           source: { scratch: 0 },

@@ -6,6 +6,7 @@ import {
   type Kernel,
   MAX_ITERATIONS,
   residencesOf,
+  resultBinding,
   splitRows,
   windowOn,
 } from "./kernel.ts";
@@ -66,13 +67,7 @@ export const gather: Kernel<"gather"> = (node, profile, layoutOf) => {
         bindings: [
           read,
           { name: "ids", source: 1, element: "i32", access: "read", residence: "buffer" },
-          {
-            name: "result",
-            source: "result",
-            element: type,
-            access: "read_write",
-            residence: "buffer",
-          },
+          resultBinding(type),
         ],
       },
       params: {
@@ -118,14 +113,7 @@ export const scatterAdd: Kernel<"scatterAdd"> = (node, profile, layoutOf) => {
         bindings: [
           { name: "x", source: 0, element: type, access: "read", residence },
           { name: "ids", source: 1, element: "i32", access: "read", residence: "buffer" },
-          {
-            name: "result",
-            source: "result",
-            element: type,
-            access: "read_write",
-            residence: "buffer",
-            ...(part ? { window: part.window } : {}),
-          },
+          { ...resultBinding(type), ...(part ? { window: part.window } : {}) },
         ],
       },
       params: {

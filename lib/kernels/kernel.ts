@@ -76,6 +76,14 @@ export interface Binding {
   readonly window?: { readonly offset: number; readonly size: number };
 }
 
+/** The binding that a shader calls result: the node's own, or what it leaves for a dispatch after it. */
+export function resultBinding(
+  element: "f32" | "vec4f",
+  source: Binding["source"] = "result",
+): Binding {
+  return { name: "result", source, element, access: "read_write", residence: "buffer" };
+}
+
 /** Everything that decides the text of a shader. */
 export interface Shader {
   /** The WGSL body. */

@@ -13,6 +13,7 @@ import {
   MAX_ITERATIONS,
   type Profile,
   type Residence,
+  resultBinding,
   type Variant,
   windowOn,
 } from "./kernel.ts";
@@ -25,7 +26,6 @@ import {
   productParts,
   productResidences,
   READERS,
-  resultBinding,
   sharing,
   STORE,
   type Tile,

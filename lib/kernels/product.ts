@@ -6,7 +6,6 @@
 import { sizeOf } from "../base/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import {
-  type Binding,
   fitsTexture,
   type Layout,
   type LayoutOf,
@@ -246,11 +245,6 @@ export function productParts(operand: Operand | Reading, width: number) {
 /** The operand a packed parameter is, or `undefined` where it lies in rows. */
 export function panelsOf({ format }: Layout): "panels16" | "panels32" | undefined {
   return format === "panels16" || format === "panels32" ? format : undefined;
-}
-
-/** The binding of a result. */
-export function resultBinding(element: "f32" | "vec4f"): Binding {
-  return { name: "result", source: "result", element, access: "read_write", residence: "buffer" };
 }
 
 /**

@@ -14,6 +14,7 @@ import {
   type Profile,
   type Residence,
   residencesOnce,
+  resultBinding,
   type Variant,
 } from "./kernel.ts";
 import { collapse, flatGrid, indexText, placeText } from "./views.ts";
@@ -132,13 +133,7 @@ function dispatchOf(stage: Stage): Dispatch {
       ].join("\n"),
       bindings: [
         { name: "x", element: type, access: "read", ...from },
-        {
-          name: "result",
-          source: to,
-          element: resultType,
-          access: "read_write",
-          residence: "buffer",
-        },
+        resultBinding(resultType, to),
       ],
     },
     params: {

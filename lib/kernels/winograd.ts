@@ -25,20 +25,14 @@ import {
   PANEL,
   type Profile,
   type Residence,
+  resultBinding,
   type Scratch,
   type Variant,
   windowOn,
 } from "./kernel.ts";
 import { type Convolution, readingOf, weightParams, windowOf } from "./convolution.ts";
 import { tiledProduct } from "./matmul.ts";
-import {
-  FOUR_OF_PANELS,
-  productResidences,
-  READERS,
-  type Reading,
-  resultBinding,
-  tileFor,
-} from "./product.ts";
+import { FOUR_OF_PANELS, productResidences, READERS, type Reading, tileFor } from "./product.ts";
 
 type Panels = "panels16" | "panels32";
 

@@ -11,9 +11,10 @@ import {
   epilogueOf,
   NO_EPILOGUE,
   type Profile,
+  resultBinding,
   type Variant,
 } from "./kernel.ts";
-import { FOUR_OF_PANELS, type Operand, type Reading, resultBinding, STORE } from "./product.ts";
+import { FOUR_OF_PANELS, type Operand, type Reading, STORE } from "./product.ts";
 import { flatGrid } from "./views.ts";
 import f16Source from "../../wgsl/workgroup_f16.wgsl" with { type: "text" };
 import f32Source from "../../wgsl/workgroup_f32.wgsl" with { type: "text" };
