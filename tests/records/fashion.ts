@@ -61,7 +61,7 @@ export const fashion: Recipe = {
     const held = accuracy(await classifier.classesOf(unseen.pixels), unseen.labels);
     yield { what: "share of unseen real pictures that the net knows", value: held, least: 0.85 };
     const requests = CLASSES.map((label, i) => ({
-      ...{ prompt: "", label, seed: i * SAMPLES, batchCount: SAMPLES, steps: 20, cfgScale: 2.5 },
+      ...{ prompt: "", label, seed: i * SAMPLES, batchCount: SAMPLES, steps: 10, cfgScale: 3 },
     }));
     const made = await drawn(device, model, requests);
     const grey = new Uint8Array(made.flatMap((picture) => [...flatten(picture, 1).data]));
