@@ -1,7 +1,7 @@
 /** Reading the tensors that fixtures/make/*.py wrote. */
 
-import { fileURLToPath } from "node:url";
 import { SafetensorsFile } from "../lib/formats/safetensors.ts";
+import { fixture } from "./fixture.ts";
 
 /** All float tensors of fixtures/goldens/<name>.safetensors, as f32, and its metadata. Integers come as their own arrays. */
 export async function readGolden(name: string): Promise<{
@@ -9,7 +9,7 @@ export async function readGolden(name: string): Promise<{
   integers: Map<string, Int32Array>;
   metadata: ReadonlyMap<string, string>;
 }> {
-  const path = fileURLToPath(new URL(`../fixtures/goldens/${name}.safetensors`, import.meta.url));
+  const path = fixture(`goldens/${name}.safetensors`);
   using file = await SafetensorsFile.open(path);
   const tensors = new Map<string, Float32Array>();
   const integers = new Map<string, Int32Array>();

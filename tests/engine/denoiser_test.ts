@@ -1,7 +1,6 @@
 /** The denoiser as stages run it: what is kept of the prompts, and conditions in one run or one after another. */
 
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { MemoryError } from "../../lib/base/errors.ts";
 import { architectureOf, manifestsOf } from "../../lib/engine/architecture.ts";
 import type { Condition } from "../../lib/engine/model.ts";
@@ -14,6 +13,7 @@ import { compile } from "../../lib/gpu/program.ts";
 import { Graph } from "../../lib/graph/tensor.ts";
 import { unet, type UnetConfig, unetInputs } from "../../lib/models/unet.ts";
 import { paramsOf } from "../../lib/nn/params.ts";
+import { fixture } from "../fixture.ts";
 import { channelsFirst, channelsLast } from "../models/tiny.ts";
 import { nmse } from "../tolerance.ts";
 
@@ -42,7 +42,7 @@ function conditionOf(config: UnetConfig, seed: number): Condition {
 }
 
 async function load(device: Device, folder: string) {
-  const path = fileURLToPath(new URL(`../../fixtures/tiny/${folder}`, import.meta.url));
+  const path = fixture(`tiny/${folder}`);
   await using checkpoint = await openCheckpoint(path);
   const architecture = await architectureOf(checkpoint);
   const manifest = manifestsOf(architecture).get("unet");

@@ -1,15 +1,13 @@
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { loadFirstStage } from "../../lib/engine/load.ts";
 import type { FloatPicture, Latents } from "../../lib/engine/model.ts";
 import { mergeMoments } from "../../lib/engine/tiles.ts";
 import { decodePicture } from "../../lib/formats/png.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
+import { fixture } from "../fixture.ts";
 import { readGolden } from "../golden.ts";
 import { psnr } from "../pictures.ts";
 import { nmse } from "../tolerance.ts";
-
-const fixture = (path: string) => fileURLToPath(new URL(`../../fixtures/${path}`, import.meta.url));
 
 /** Smooth numbers of a seed. */
 function waves(length: number, seed: number): Float32Array<ArrayBuffer> {

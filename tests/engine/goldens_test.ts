@@ -4,7 +4,6 @@
  */
 
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { architectureOf, manifestsOf } from "../../lib/engine/architecture.ts";
 import { loadWeights } from "../../lib/engine/weights.ts";
 import {
@@ -19,6 +18,7 @@ import { Graph, type Tensor } from "../../lib/graph/tensor.ts";
 import { unet, unetInputs } from "../../lib/models/unet.ts";
 import { decode, encode, factorOf } from "../../lib/models/vae.ts";
 import { paramsOf } from "../../lib/nn/params.ts";
+import { fixture } from "../fixture.ts";
 import { readGolden } from "../golden.ts";
 import { channelsFirst, channelsLast } from "../models/tiny.ts";
 import { nmse } from "../tolerance.ts";
@@ -48,7 +48,7 @@ async function load(
   component: ComponentName,
   weights: "f16" | "f32",
 ): Promise<Loaded> {
-  const path = fileURLToPath(new URL(`../../fixtures/tiny/${folder}`, import.meta.url));
+  const path = fixture(`tiny/${folder}`);
   await using checkpoint = await openCheckpoint(path);
   const architecture = await architectureOf(checkpoint);
   const manifest = manifestsOf(architecture).get(component);

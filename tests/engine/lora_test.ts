@@ -1,7 +1,6 @@
 /** LoRAs against diffusers: pictures of fixtures/make/lora.py, and what is folded into weights of each type. */
 
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { fromBf16, fromF16, toBf16, toF16 } from "../../lib/base/dtype.ts";
 import { loadModel } from "../../lib/engine/load.ts";
 import { type LoraChoice, Loras } from "../../lib/engine/lora.ts";
@@ -10,10 +9,9 @@ import type { Weights } from "../../lib/formats/checkpoint.ts";
 import { SafetensorsFile, writeSafetensors } from "../../lib/formats/safetensors.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
 import { textToImage } from "../../lib/pipelines/text_to_image.ts";
+import { fixture } from "../fixture.ts";
 import { inFolder } from "../folders.ts";
 import { psnr } from "../pictures.ts";
-
-const fixture = (path: string) => fileURLToPath(new URL(`../../fixtures/${path}`, import.meta.url));
 
 const KOHYA = fixture("lora/kohya.safetensors");
 /** Of an 8-bit picture, dB: f32 rounding through all steps, and f16 weights. */

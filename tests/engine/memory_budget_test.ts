@@ -4,7 +4,6 @@
  */
 
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { klFirstStage, vaeManifest } from "../../lib/engine/first_stage.ts";
 import { Programs } from "../../lib/engine/programs.ts";
 import { clipBytes, clipManifest, denoiserBytes, unetManifest } from "../../lib/engine/stages.ts";
@@ -16,6 +15,7 @@ import {
   vaeConfigFromJson,
 } from "../../lib/models/config.ts";
 import type { Manifest } from "../../lib/nn/params.ts";
+import { fixture } from "../fixture.ts";
 
 /** 2.3 GB, the figure of stable-diffusion.cpp, and 1.9 GB, in MiB. */
 const [MUST, AIM] = [2193, 1812];
@@ -37,7 +37,7 @@ function planned(device: Device, manifest: Manifest) {
 
 /** MiB of each stage of a picture of 512×512, weights and activations. */
 async function stages(device: Device, prompts: number, budget: number) {
-  const path = fileURLToPath(new URL("../../fixtures/configs/sd15.json", import.meta.url));
+  const path = fixture("configs/sd15.json");
   const configs = JSON.parse(await Deno.readTextFile(path));
   const clip = clipConfigFromJson(configs.text_encoder);
   const unet = unetConfigFromJson(configs.unet);

@@ -3,15 +3,14 @@
 import assert from "node:assert/strict";
 import { cp } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { FormatError, MemoryError, UsageError } from "../../lib/base/errors.ts";
 import { loadFirstStage, loadModel } from "../../lib/engine/load.ts";
 import type { Latents, MemoryPlan, Model, ReadProgress } from "../../lib/engine/model.ts";
 import { type Device, openDevice } from "../../lib/gpu/device.ts";
 import { textToImage } from "../../lib/pipelines/text_to_image.ts";
+import { fixture } from "../fixture.ts";
 import { inFolder } from "../folders.ts";
 
-const fixture = (path: string) => fileURLToPath(new URL(`../../fixtures/${path}`, import.meta.url));
 const tiny = (name: string) => fixture(`tiny/${name}`);
 
 const MIB = 2 ** 20;

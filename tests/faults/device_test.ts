@@ -1,14 +1,14 @@
 /** The device is lost in each stage: one sentence, no picture, no hang. */
 
 import { rejects } from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { DeviceError } from "../../lib/base/errors.ts";
 import { loadModel } from "../../lib/engine/load.ts";
 import { type Device, openDevice } from "../../lib/gpu/device.ts";
 import type { PipelineEvent } from "../../lib/pipelines/events.ts";
 import { textToImage } from "../../lib/pipelines/text_to_image.ts";
+import { fixture } from "../fixture.ts";
 
-const SD1 = fileURLToPath(new URL("../../fixtures/tiny/sd1", import.meta.url));
+const SD1 = fixture("tiny/sd1");
 const REQUEST = { prompt: "a fox", width: 32, height: 32, steps: 2 };
 
 /** The event after which the device goes away, and the stage that then fails. */

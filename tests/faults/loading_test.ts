@@ -3,7 +3,6 @@
 import assert from "node:assert/strict";
 import { cp } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { FormatError } from "../../lib/base/errors.ts";
 import { architectureOf, manifestsOf } from "../../lib/engine/architecture.ts";
 import { loadModel } from "../../lib/engine/load.ts";
@@ -16,9 +15,10 @@ import {
 } from "../../lib/formats/safetensors.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
 import { textToImage } from "../../lib/pipelines/text_to_image.ts";
+import { fixture } from "../fixture.ts";
 import { inFolder } from "../folders.ts";
 
-const SD1 = fileURLToPath(new URL("../../fixtures/tiny/sd1", import.meta.url));
+const SD1 = fixture("tiny/sd1");
 const WEIGHTS = "unet/diffusion_pytorch_model.safetensors";
 const CONV = "mid_block.resnets.0.conv1.weight";
 

@@ -1,9 +1,9 @@
 /** The bytes that fixtures/make/data.py wrote: pictures by Pillow, archives by Python's tarfile. */
 
-import { fileURLToPath } from "node:url";
 import { SafetensorsFile } from "../../lib/formats/safetensors.ts";
+import { fixture } from "../fixture.ts";
 
-const path = fileURLToPath(new URL("../../fixtures/goldens/data.safetensors", import.meta.url));
+const path = fixture("goldens/data.safetensors");
 
 /** One of its tensors of bytes, or a text of its metadata. Throws where there is none. */
 export async function goldenBytes(name: string): Promise<Uint8Array<ArrayBuffer>> {

@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import type { Shape } from "../../lib/base/shape.ts";
 import { openCheckpoint, requireComponent } from "../../lib/formats/checkpoint.ts";
 import {
@@ -10,10 +9,9 @@ import {
   writeLora,
 } from "../../lib/formats/lora.ts";
 import { type TensorData, writeSafetensors } from "../../lib/formats/safetensors.ts";
+import { fixture } from "../fixture.ts";
 import { inFolder } from "../folders.ts";
 import { nmse } from "../tolerance.ts";
-
-const fixture = (path: string) => fileURLToPath(new URL(`../../fixtures/${path}`, import.meta.url));
 
 /** The layers of a component, without ".weight", and their weights' shapes. */
 async function shapesOf(component: LoraComponent): Promise<Map<string, Shape>> {

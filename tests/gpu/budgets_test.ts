@@ -5,7 +5,6 @@
  */
 
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { assemble, peakOf } from "../../lib/gpu/compile.ts";
 import { gradients } from "../../lib/graph/grad.ts";
 import { hoist } from "../../lib/graph/hoist.ts";
@@ -18,6 +17,7 @@ import { layersOf } from "../../lib/nn/lora.ts";
 import { manifestOf, parametersOf, paramsOf } from "../../lib/nn/params.ts";
 import { denoisingObjective } from "../../lib/train/denoising.ts";
 import { besideObjective, isLowRank } from "../../lib/train/lora.ts";
+import { fixture } from "../fixture.ts";
 import { LLVMPIPE } from "../kernels/profiles.ts";
 
 const MIB = 2 ** 20;
@@ -29,7 +29,7 @@ const PROFILES: Readonly<Record<Profile["kind"], Profile>> = {
 };
 
 async function configOf(file: string) {
-  const path = fileURLToPath(new URL(`../../fixtures/configs/${file}.json`, import.meta.url));
+  const path = fixture(`configs/${file}.json`);
   return unetConfigFromJson(JSON.parse(await Deno.readTextFile(path)).unet);
 }
 

@@ -1,11 +1,11 @@
 /** `interpret` against torch in double precision: fixtures/make/ops.py. */
 
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { SafetensorsFile, toFloat32 } from "../../lib/formats/safetensors.ts";
 import { interpret } from "../../lib/graph/interpret.ts";
 import type { Padding } from "../../lib/graph/ops.ts";
 import { Graph, type Tensor } from "../../lib/graph/tensor.ts";
+import { fixture } from "../fixture.ts";
 
 type Build = (operands: Readonly<Record<string, Tensor>>) => Tensor;
 
@@ -63,7 +63,7 @@ const CASES: Readonly<Record<string, Build>> = {
   matmul_batched_transposed: matmul(true),
 };
 
-const path = fileURLToPath(new URL("../../fixtures/goldens/ops.safetensors", import.meta.url));
+const path = fixture("goldens/ops.safetensors");
 
 Deno.test("interpret agrees with torch on every golden operator", async (t) => {
   using file = await SafetensorsFile.open(path);

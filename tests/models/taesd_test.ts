@@ -1,7 +1,6 @@
 /** TAESD: its receptive field, its parameters, and a picture against fixtures/make/taesd.py. */
 
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { sizeOf } from "../../lib/base/shape.ts";
 import { decodePicture } from "../../lib/formats/png.ts";
 import { SafetensorsFile } from "../../lib/formats/safetensors.ts";
@@ -16,6 +15,7 @@ import {
   taesdEncode,
 } from "../../lib/models/taesd.ts";
 import { manifestOf, paramsOf } from "../../lib/nn/params.ts";
+import { fixture } from "../fixture.ts";
 import { nmse } from "../tolerance.ts";
 import { channelsLast, readTiny } from "./tiny.ts";
 
@@ -97,7 +97,7 @@ async function readFox(): Promise<Float64Array> {
 }
 
 Deno.test("taesdEncode and taesdDecode equal the reference on a picture, with trained weights", async () => {
-  const path = fileURLToPath(new URL("../../fixtures/goldens/taesd.safetensors", import.meta.url));
+  const path = fixture("goldens/taesd.safetensors");
   using golden = await SafetensorsFile.open(path);
   const latents = await golden.readTensor("taesd.fox.latents");
   const decoded = await golden.readTensor("taesd.fox.decoded");

@@ -1,6 +1,5 @@
 /** Reading the tiny models of fixtures/tiny and running their graphs in the interpreter. */
 
-import { fileURLToPath } from "node:url";
 import type { Shape } from "../../lib/base/shape.ts";
 import {
   type ComponentName,
@@ -10,6 +9,7 @@ import {
 import { toFloat32 } from "../../lib/formats/safetensors.ts";
 import { interpret, type Values } from "../../lib/graph/interpret.ts";
 import type { Graph } from "../../lib/graph/tensor.ts";
+import { fixture } from "../fixture.ts";
 
 /**
  * One component: its config, its shapes, and its values in the graph's layout under names that
@@ -24,7 +24,7 @@ export interface Tiny {
 
 /** A component of a folder or file in fixtures/. */
 export async function readTiny(path: string, component: ComponentName): Promise<Tiny> {
-  const where = fileURLToPath(new URL(`../../fixtures/${path}`, import.meta.url));
+  const where = fixture(path);
   await using checkpoint = await openCheckpoint(where);
   const weights = requireComponent(checkpoint, component);
   const shapes = new Map<string, Shape>();

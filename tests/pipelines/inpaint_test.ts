@@ -1,7 +1,6 @@
 /** Holes filled as fixtures/make/inpaint.py recorded them of diffusers, and what is refused. */
 
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { UsageError } from "../../lib/base/errors.ts";
 import type { Picture } from "../../lib/base/picture.ts";
 import { loadModel } from "../../lib/engine/load.ts";
@@ -10,15 +9,14 @@ import { SafetensorsFile } from "../../lib/formats/safetensors.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
 import type { SecondPicture } from "../../lib/pipelines/beside.ts";
 import { textToImage } from "../../lib/pipelines/text_to_image.ts";
+import { fixture } from "../fixture.ts";
 import { inFolder } from "../folders.ts";
 import { inpaintingFolder } from "../inpainting.ts";
 import { entriesOf, type Entry, psnr, withScheduler } from "../pictures.ts";
 import { nmse } from "../tolerance.ts";
 import { fakeModel } from "./fake_model.ts";
 
-const GOLDEN = fileURLToPath(
-  new URL("../../fixtures/goldens/pictures_inpaint.safetensors", import.meta.url),
-);
+const GOLDEN = fixture("goldens/pictures_inpaint.safetensors");
 
 async function made(model: Model, entry: Entry, second: SecondPicture) {
   const request = {

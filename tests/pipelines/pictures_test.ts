@@ -4,11 +4,11 @@
  */
 
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { loadModel } from "../../lib/engine/load.ts";
 import { SafetensorsFile } from "../../lib/formats/safetensors.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
 import { type TextToImage, textToImage } from "../../lib/pipelines/text_to_image.ts";
+import { fixture } from "../fixture.ts";
 import { entriesOf, type Entry, psnr, withScheduler } from "../pictures.ts";
 import { nmse } from "../tolerance.ts";
 
@@ -40,8 +40,6 @@ const BOUNDS = {
 for (const family of ["sd1", "sd2", "sdxl", "lcm"]) {
   for (const weights of ["f32", "f16"] as const) {
     Deno.test(`textToImage makes diffusers' pictures with every sampler from the tiny ${family} model in ${weights}`, async (t) => {
-      const fixture = (path: string) =>
-        fileURLToPath(new URL(`../../fixtures/${path}`, import.meta.url));
       using golden = await SafetensorsFile.open(fixture(`goldens/pictures_${family}.safetensors`));
       const entries: Record<string, Entry> = entriesOf(golden);
       await using device = await openDevice();

@@ -1,7 +1,6 @@
 /** What a pipeline keeps between requests, and what tools' conventions change. */
 
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { UsageError } from "../../lib/base/errors.ts";
 import { torchCpu, torchCuda } from "../../lib/base/random.ts";
 import { loadModel } from "../../lib/engine/load.ts";
@@ -15,6 +14,7 @@ import {
   textToImage,
   textToImagePipeline,
 } from "../../lib/pipelines/text_to_image.ts";
+import { fixture } from "../fixture.ts";
 import { fakeModel } from "./fake_model.ts";
 
 type ImageEvent = Extract<PipelineEvent, { kind: "image" }>;
@@ -328,7 +328,7 @@ Deno.test("rounding is to the nearest or down, and the numbers come along", asyn
   assert.deepEqual([...toBytes(values, "round").data], [128, 255, 0, 255, 0, 255]);
 });
 
-const tiny = fileURLToPath(new URL("../../fixtures/tiny/sd1", import.meta.url));
+const tiny = fixture("tiny/sd1");
 
 Deno.test("textToImagePipeline gives the pictures of single requests to the bit, and memory that does not grow", async () => {
   await using device = await openDevice();

@@ -4,7 +4,6 @@
  */
 
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { loadModel } from "../../lib/engine/load.ts";
 import type { Model } from "../../lib/engine/model.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
@@ -14,6 +13,7 @@ import {
   textToImage,
   textToImagePipeline,
 } from "../../lib/pipelines/text_to_image.ts";
+import { fixture } from "../fixture.ts";
 import { readGolden } from "../golden.ts";
 import { withScheduler } from "../pictures.ts";
 import { nmse } from "../tolerance.ts";
@@ -24,7 +24,6 @@ interface Entry {
   readonly request: TextToImage;
 }
 
-const fixture = (path: string) => fileURLToPath(new URL(`../../fixtures/${path}`, import.meta.url));
 const { tensors, metadata } = await readGolden("weighted");
 const entries: Record<string, Entry> = JSON.parse(metadata.get("entries") ?? "{}");
 

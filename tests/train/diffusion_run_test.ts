@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { FormatError } from "../../lib/base/errors.ts";
 import type { Picture } from "../../lib/base/picture.ts";
 import { torchCpu } from "../../lib/base/random.ts";
@@ -22,10 +21,9 @@ import { runCourse, type TrainingEvent } from "../../lib/train/loop.ts";
 import { openDataset } from "../../lib/train/open_dataset.ts";
 import { seedOf } from "../../lib/train/order.ts";
 import { parseRecords } from "../../lib/train/record.ts";
+import { fixture } from "../fixture.ts";
 import { inFolder } from "../folders.ts";
 import { examplesOf, loopOptions } from "./runs.ts";
-
-const FIXTURES = fileURLToPath(new URL("../../fixtures/", import.meta.url));
 
 type Values = Readonly<Record<string, Readonly<Record<string, unknown>>>>;
 
@@ -35,7 +33,7 @@ function settings(folder: string, data: string, steps: number, more: Values = {}
     run: { folder, steps, save_every: 0, seed: 3 },
     data: { path: data, size: 32, flip: true },
     optimizer: { batch: 2, ema: 0.9, lr: 1e-3, accumulate: 2 },
-    diffusion: { first_stage: join(FIXTURES, "tiny/sd1/vae"), conditioner: [] },
+    diffusion: { first_stage: fixture("tiny/sd1/vae"), conditioner: [] },
     unet: { width: 8, groups: 4, layers: 1, heads: 2, multipliers: [1, 2], attention: [0] },
     boxes: { vocabulary: 64, objects: 4, width: 8, heads: 2, layers: 1 },
     text: { width: 8, heads: 2, layers: 1, length: 8 },
@@ -78,9 +76,9 @@ async function labelled(folder: string): Promise<string> {
   await Deno.mkdir(data);
   const lines: string[] = [];
   for (const [i, name] of ["fox", "pizza", "rocket"].entries()) {
-    await Deno.copyFile(join(FIXTURES, "pictures", `${name}.png`), join(data, `${name}.png`));
+    await Deno.copyFile(fixture(`pictures/${name}.png`), join(data, `${name}.png`));
     // the map of a picture is another picture
-    await Deno.copyFile(join(FIXTURES, "pictures", "rocket.png"), join(data, `${name}.map.png`));
+    await Deno.copyFile(fixture("pictures/rocket.png"), join(data, `${name}.map.png`));
     const objects = { bbox: [[0.1, 0.1 * i, 0.5, 0.6]], categories: [name] };
     lines.push(JSON.stringify({ file_name: `${name}.png`, text: name, label: name, objects }));
   }
@@ -308,6 +306,6 @@ Deno.test("DiffusionCourse refuses settings that do not fit together, each in a 
       /tokens of 16 numbers \(unet\.context\) with text\.width, which gives 8: they must be equal$/,
     );
     await refused({ unet: { heads: 3, attention: [], context: 9 } }, /has 16 channels, .* is 3$/);
-    await refused({ diffusion: { first_stage: join(FIXTURES, "tiny/sd1/unet") } }, /first stage/);
+    await refused({ diffusion: { first_stage: fixture("tiny/sd1/unet") } }, /first stage/);
   });
 });

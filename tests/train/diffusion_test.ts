@@ -1,6 +1,4 @@
 import assert from "node:assert/strict";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { openDevice } from "../../lib/gpu/device.ts";
 import { Graph } from "../../lib/graph/tensor.ts";
 import type { ClipConfig } from "../../lib/models/clip.ts";
@@ -16,6 +14,7 @@ import {
 import { unetConfigOf } from "../../lib/train/shapes.ts";
 import { textConditioner } from "../../lib/train/text_conditioner.ts";
 import { Trainer } from "../../lib/train/trainer.ts";
+import { fixture } from "../fixture.ts";
 import { readGolden } from "../golden.ts";
 import { channelsLast } from "../models/tiny.ts";
 import {
@@ -31,8 +30,6 @@ import {
   STEPS,
 } from "./golden_run.ts";
 
-const FIXTURES = fileURLToPath(new URL("../../fixtures/", import.meta.url));
-
 const NOISE: NoiseSettings = {
   prediction: "v_prediction",
   beta_schedule: "scaled_linear",
@@ -43,7 +40,7 @@ const NOISE: NoiseSettings = {
 };
 
 async function tinyTokenizer() {
-  const read = (name: string) => Deno.readTextFile(join(FIXTURES, "tiny/sd1/tokenizer", name));
+  const read = (name: string) => Deno.readTextFile(fixture(`tiny/sd1/tokenizer/${name}`));
   return folderTokenizer({
     vocab: await read("vocab.json"),
     merges: await read("merges.txt"),

@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import type { Parameters } from "../../lib/gpu/buffers.ts";
 import { type Device, openDevice } from "../../lib/gpu/device.ts";
 import { Graph } from "../../lib/graph/tensor.ts";
@@ -10,6 +9,7 @@ import { emaDecayAt } from "../../lib/train/optimizer.ts";
 import { openPerceptual, type Perceptual } from "../../lib/train/perceptual.ts";
 import { autoencoderObjective, discriminatorObjective } from "../../lib/train/reconstruction.ts";
 import { type Objective, Trainer } from "../../lib/train/trainer.ts";
+import { fixture } from "../fixture.ts";
 import { readGolden } from "../golden.ts";
 import { channelsLast, readTiny } from "../models/tiny.ts";
 import {
@@ -26,9 +26,7 @@ import {
   STEPS,
 } from "./golden_run.ts";
 
-const NARROW = fileURLToPath(
-  new URL("../../fixtures/goldens/lpips_vgg.safetensors", import.meta.url),
-);
+const NARROW = fixture("goldens/lpips_vgg.safetensors");
 /** The discriminator counts. */
 const ADVERSARY = Float32Array.of(1);
 

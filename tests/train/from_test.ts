@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { sizeOf } from "../../lib/base/shape.ts";
 import { loadModel } from "../../lib/engine/load.ts";
 import { SafetensorsFile } from "../../lib/formats/safetensors.ts";
@@ -15,13 +14,14 @@ import { DiffusionCourse } from "../../lib/train/diffusion.ts";
 import type { ReadyExample } from "../../lib/train/examples.ts";
 import { Start, withStart } from "../../lib/train/from.ts";
 import { BEGINNING } from "../../lib/train/order.ts";
+import { fixture } from "../fixture.ts";
 import { inFolder } from "../folders.ts";
 import { readGolden } from "../golden.ts";
 import { channelsFirst, channelsLast, readTiny } from "../models/tiny.ts";
 import { nmse } from "../tolerance.ts";
 import { given, GRADIENT, near } from "./golden_run.ts";
 
-const TINY = fileURLToPath(new URL("../../fixtures/tiny/", import.meta.url));
+const TINY = fixture("tiny/");
 
 type Values = Readonly<Record<string, Readonly<Record<string, unknown>>>>;
 

@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { clipManifest, unetManifest } from "../../lib/engine/stages.ts";
 import { loadModel } from "../../lib/engine/load.ts";
 import { LoraFile } from "../../lib/formats/lora.ts";
@@ -25,13 +24,13 @@ import { openDataset } from "../../lib/train/open_dataset.ts";
 import type { AdamW } from "../../lib/train/optimizer.ts";
 import { parseRecords } from "../../lib/train/record.ts";
 import { Trainer } from "../../lib/train/trainer.ts";
+import { fixture } from "../fixture.ts";
 import { inFolder } from "../folders.ts";
 import { readGolden } from "../golden.ts";
 import { channelsFirst, channelsLast } from "../models/tiny.ts";
 import { nmse } from "../tolerance.ts";
 import { examplesOf, loopOptions } from "./runs.ts";
 
-const fixture = (path: string) => fileURLToPath(new URL(`../../fixtures/${path}`, import.meta.url));
 const SD1 = fixture("tiny/sd1");
 
 /** As fixtures/make/lora.py. */

@@ -1,14 +1,12 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { SafetensorsFile, writeSafetensors } from "../../lib/formats/safetensors.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
 import { openPerceptual } from "../../lib/train/perceptual.ts";
+import { fixture } from "../fixture.ts";
 import { inFolder } from "../folders.ts";
 
-const WEIGHTS = fileURLToPath(
-  new URL("../../fixtures/goldens/lpips_vgg.safetensors", import.meta.url),
-);
+const WEIGHTS = fixture("goldens/lpips_vgg.safetensors");
 
 Deno.test("openPerceptual says in a sentence what a file lacks, and which pictures are too small", async () => {
   await using device = await openDevice();

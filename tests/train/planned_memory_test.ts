@@ -1,8 +1,6 @@
 /** Every kind of run takes what it says that it will, and less where it is told to. */
 
 import assert from "node:assert/strict";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { MemoryError } from "../../lib/base/errors.ts";
 import { type Device, openDevice } from "../../lib/gpu/device.ts";
 import { AutoencoderCourse } from "../../lib/train/autoencoder.ts";
@@ -13,9 +11,9 @@ import { type Course, runCourse } from "../../lib/train/loop.ts";
 import { LoraCourse } from "../../lib/train/lora.ts";
 import { openDataset } from "../../lib/train/open_dataset.ts";
 import type { Position } from "../../lib/train/order.ts";
+import { fixture } from "../fixture.ts";
 import { inFolder } from "../folders.ts";
 
-const FIXTURES = fileURLToPath(new URL("../../fixtures/", import.meta.url));
 const MIB = 2 ** 20;
 const SIZE = 32;
 
@@ -25,7 +23,7 @@ const given = (folder: string, values: Values) => [{
   isTyped: false,
   values: {
     run: { folder },
-    data: { path: join(FIXTURES, "pictures"), size: SIZE, caption: "a thing" },
+    data: { path: fixture("pictures"), size: SIZE, caption: "a thing" },
     optimizer: { batch: 2, accumulate: 2 },
     ...values,
   },
@@ -49,7 +47,7 @@ const RUNS: Readonly<
     DiffusionCourse.make(
       device,
       diffusionConfig(given(folder, {
-        diffusion: { first_stage: join(FIXTURES, "tiny/sd1/vae") },
+        diffusion: { first_stage: fixture("tiny/sd1/vae") },
         unet: {
           ...{ width: 16, groups: 4, layers: 1, heads: 2, context: 8 },
           ...{ multipliers: [1, 2], attention: [0] },
@@ -62,7 +60,7 @@ const RUNS: Readonly<
   "a LoRA": (device, folder, shown) =>
     LoraCourse.make(
       device,
-      loraConfig(given(folder, { lora: { model: join(FIXTURES, "tiny/sd1") }, sample })),
+      loraConfig(given(folder, { lora: { model: fixture("tiny/sd1") }, sample })),
       { shown },
     ),
 };
@@ -71,7 +69,7 @@ const RUNS: Readonly<
 async function run(make: (typeof RUNS)[string], memoryBudget: number) {
   return await inFolder(async (folder) => {
     await using device = await openDevice({ memoryBudget });
-    using dataset = await openDataset(join(FIXTURES, "pictures"));
+    using dataset = await openDataset(fixture("pictures"));
     const from = (position?: Position) =>
       examples(dataset, {
         ...{ width: SIZE, height: SIZE, channels: 3, seed: 1, threads: 0, position },

@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { openDevice } from "../../lib/gpu/device.ts";
 import { AutoencoderCourse } from "../../lib/train/autoencoder.ts";
 import { autoencoderConfig, printConfig } from "../../lib/train/config.ts";
@@ -8,11 +7,11 @@ import type { ReadyExample } from "../../lib/train/examples.ts";
 import { type LoopOptions, runCourse, type TrainingEvent } from "../../lib/train/loop.ts";
 import { openDataset } from "../../lib/train/open_dataset.ts";
 import { parseRecords } from "../../lib/train/record.ts";
+import { fixture } from "../fixture.ts";
 import { inFolder } from "../folders.ts";
 import { examplesOf, loopOptions } from "./runs.ts";
 
-const FIXTURES = fileURLToPath(new URL("../../fixtures", import.meta.url));
-const PICTURES = join(FIXTURES, "pictures");
+const PICTURES = fixture("pictures");
 
 /** Settings of a run of seconds. */
 function settings(folder: string, steps: number, perceptual = "") {
@@ -105,7 +104,7 @@ Deno.test("runCourse stops with a checkpoint when it is told to; parts of the lo
     const stop = (_: unknown, step: number) => {
       if (step === 2) controller.abort();
     };
-    const weights = join(FIXTURES, "goldens/lpips_vgg.safetensors");
+    const weights = fixture("goldens/lpips_vgg.safetensors");
     const events = await train(folder, 9, { signal: controller.signal }, stop, weights);
     assert.deepEqual(events.at(-1), { kind: "stopped", step: 2 });
     assert.ok(await stateAt(folder, 2));
