@@ -23,6 +23,7 @@ import { FAMILIES, type Family, type Variant } from "../models/config.ts";
 import type { ConditionerConfig } from "../models/conditioner.ts";
 import type { Manifest } from "../nn/params.ts";
 import { PURPOSES } from "../pipelines/beside.ts";
+import { checkpointPath } from "./built_in.ts";
 import { describeRun, isRunFolder, orProblem } from "./inspect_run.ts";
 import { addReportOptions, newCommand, parse, type ReportOptions } from "./options.ts";
 import { fileSize } from "./progress.ts";
@@ -54,7 +55,7 @@ export async function inspect(argv: readonly string[]): Promise<number> {
     ),
   );
   parse(command, argv);
-  const [path] = command.args;
+  const path = checkpointPath(command.args[0]);
   const { json } = command.opts<ReportOptions>();
   const picture = await openPicture(path);
   const report = picture

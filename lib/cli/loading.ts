@@ -4,19 +4,17 @@ import { UsageError } from "../base/errors.ts";
 import type { LoadOptions, MemoryPlan, ReadProgress } from "../engine/model.ts";
 import { tunedTable } from "../engine/tuning.ts";
 import { type Device, mib, openDevice } from "../gpu/device.ts";
+import { BUILT_IN_NAME, checkpointPath } from "./built_in.ts";
 import type { ModelOptions } from "./options.ts";
 import { duration, fileSize, type Progress } from "./progress.ts";
 import { printJson, printJsonSync } from "./terminal.ts";
 
-/** Which checkpoint, by options. Throws `UsageError` where there is none. */
+/** Which checkpoint, by options; where they name none, the built-in one. Throws `UsageError`. */
 export function modelPath({ model, vae, taesd }: ModelOptions): string {
   if (vae !== undefined && taesd !== undefined) {
     throw new UsageError("Cannot use --vae and --taesd together: both replace the first stage");
   }
-  if (model !== undefined) return model;
-  throw new UsageError(
-    "There is no model built in yet: -m PATH names a .safetensors file or a diffusers folder",
-  );
+  return checkpointPath(model ?? BUILT_IN_NAME);
 }
 
 /** The model for the first stage alone: --vae or --taesd may stand for it. */

@@ -15,6 +15,7 @@ import {
 } from "../formats/recipe.ts";
 import { readRecipe } from "../formats/remember.ts";
 import type { MatchName } from "../pipelines/events.ts";
+import { BUILT_IN_NAME, builtInPath } from "./built_in.ts";
 import { addDrawingOptions, type DrawingOptions, drawingOptions, withDrawing } from "./drawing.ts";
 import { lorasOf } from "./loras.ts";
 import { hashOf } from "./model_hash.ts";
@@ -155,7 +156,8 @@ async function filesOf(
     const name = files[role];
     const isReplaced = chosen !== undefined && (role === "vae" || role === "taesd");
     const path = options[role] ??
-      (name === undefined || isReplaced ? undefined : await look(name, dirname(picture)));
+      (name === undefined || isReplaced ? undefined : await look(name, dirname(picture))) ??
+      (role === "model" && name === BUILT_IN_NAME ? builtInPath() : undefined);
     if (path !== undefined) found[role] = path;
     else if (name !== undefined && !isReplaced && role !== "model") {
       missing.push(

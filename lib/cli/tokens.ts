@@ -8,6 +8,7 @@ import { composePrompt } from "../text/compose.ts";
 import { chunkPrompt, type PromptChunk, type Weighting } from "../text/prompt.ts";
 import { schedulePrompt } from "../text/schedule.ts";
 import { type ClipTokenizer, clipTokenizer, folderTokenizer } from "../text/tokenizer.ts";
+import { checkpointPath } from "./built_in.ts";
 import {
   addReportOptions,
   choice,
@@ -73,7 +74,7 @@ async function tokenizerFor({ model, tokenizer }: TokensOptions): Promise<ClipTo
   const chosen = await readTokenizerOption(tokenizer);
   if (chosen) return folderTokenizer(chosen);
   if (model === undefined) return clipTokenizer("<|endoftext|>");
-  await using checkpoint = await openCheckpoint(model);
+  await using checkpoint = await openCheckpoint(checkpointPath(model));
   const files = await checkpoint.tokenizerFiles("tokenizer");
   if (files) return folderTokenizer(files);
   const { family } = await architectureOf(checkpoint);

@@ -4,7 +4,7 @@ import { deepEqual, equal, ok } from "node:assert/strict";
 import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { ENVIRONMENT } from "../../lib/build/permissions.ts";
+import { ENVIRONMENT, PERMISSIONS } from "../../lib/build/permissions.ts";
 import { inFolder } from "../folders.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -123,4 +123,23 @@ Deno.test("the command line's tests pass with the bundle alone, under the execut
     const args = ["test", "-A", "--no-check", "--filter", filter, ...files];
     const said = await deno(args, { LDM_CLI: elsewhere });
     for (const name of names) ok(said.includes(`${name} ... ok`), `${name} did not run:\n${said}`);
+  }));
+
+Deno.test("the folder fixtures/model/emoji beside ldm.js is the model where no other is named", () =>
+  inFolder(async (folder) => {
+    const script = join(folder, "ldm.js");
+    await copyFile(await bundle(), script);
+    const models = join(folder, "fixtures/model");
+    await Deno.mkdir(models, { recursive: true });
+    await Deno.symlink(join(ROOT, "fixtures/tiny/sd1"), join(models, "emoji"));
+    const made = async (name: string, ...args: string[]) => {
+      const path = join(folder, name);
+      await deno(["run", ...PERMISSIONS, script, ...args, "-o", path]);
+      return await Deno.readFile(path);
+    };
+    const fox = ["a fox", "-W", "32", "-H", "32", "--steps", "1", "-s", "7"];
+    const first = await made("first.png", ...fox);
+    ok(decoder.decode(first).includes("Model: emoji"));
+    deepEqual(await made("named.png", ...fox, "-m", "emoji"), first);
+    deepEqual(await made("again.png", "rerun", join(folder, "first.png")), first);
   }));

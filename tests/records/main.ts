@@ -3,11 +3,12 @@
 import { join } from "node:path";
 import { openDevice } from "../../lib/gpu/device.ts";
 import { boxes } from "./boxes.ts";
+import { builtin } from "./builtin.ts";
 import { emoji } from "./emoji.ts";
 import { fashion } from "./fashion.ts";
 import type { Figure, Recipe } from "./record.ts";
 
-const RECORDS: Readonly<Record<string, Recipe>> = { boxes, emoji, fashion };
+const RECORDS: Readonly<Record<string, Recipe>> = { boxes, builtin, emoji, fashion };
 
 function usage(): string {
   const lines = Object.entries(RECORDS).map(([name, { needs }]) =>

@@ -116,6 +116,14 @@ export function psnr(a: Picture, b: Picture): number {
   return 10 * Math.log10(255 ** 2 / squaredError(a, b));
 }
 
+/** How many pictures are nearer to the original of their own place than to any other. */
+export function nearestOwn(originals: readonly Picture[], made: readonly Picture[]): number {
+  return made.filter((picture, i) => {
+    const distances = originals.map((original) => squaredError(original, picture));
+    return distances.indexOf(Math.min(...distances)) === i;
+  }).length;
+}
+
 export function meanOf(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

@@ -1,0 +1,90 @@
+/** What is to be built in: emoji of living things and food from their names, in the latents of TAESD. */
+
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { Picture } from "../../lib/base/picture.ts";
+import { readEmoji } from "./emoji_set.ts";
+import { drawn, nearestOwn, type Recipe, trained, writeDataset, writeSheet } from "./record.ts";
+
+const TAESD = fileURLToPath(new URL("../../fixtures/taesd", import.meta.url));
+/** Pixels of a side: what TAESD still gives back well. */
+const SIZE = 128;
+
+/** What a caption says → the index's label. */
+const NAMES: Readonly<Record<string, string>> = {
+  "apple": "red apple",
+  "orange": "tangerine",
+  "cheese": "cheese wedge",
+  "ice cream": "soft ice cream",
+  "christmas tree": "evergreen tree",
+  "cat": "cat face",
+  "dog": "dog face",
+  "mouse": "mouse face",
+  "rabbit": "rabbit face",
+  "tiger": "tiger face",
+  "cow": "cow face",
+  "pig": "pig face",
+  "monkey": "monkey face",
+  "chick": "front-facing baby chick",
+  "fish": "tropical fish",
+  "whale": "spouting whale",
+  "bee": "honeybee",
+  "ladybird": "lady beetle",
+  ...Object.fromEntries(
+    [
+      ...["banana", "lemon", "strawberry", "cherries", "grapes", "watermelon", "pineapple"],
+      ...["tomato", "carrot", "avocado", "mushroom", "pizza", "hamburger", "doughnut", "cupcake"],
+      ...["rose", "tulip", "sunflower", "cactus", "palm tree", "four leaf clover", "fox", "bear"],
+      ...["panda", "koala", "lion", "frog", "penguin", "owl", "turtle", "octopus", "crab"],
+      "butterfly",
+    ].map((name) => [name, name]),
+  ),
+};
+
+/** Ways to ask for it. */
+function captionsOf(name: string): string[] {
+  const isMany = name === "cherries" || name === "grapes";
+  const one = isMany || name === "cheese" ? name : `${/^[aeiou]/.test(name) ? "an" : "a"} ${name}`;
+  return [name, one, `an emoji of ${one}`, `a picture of ${one}`];
+}
+
+export const builtin: Recipe = {
+  needs: ["ARCHIVE.tar", "INDEX.jsonl"],
+  run: async function* (device, folder, [archive, index]) {
+    const originals = await readEmoji(archive, index, Object.values(NAMES), SIZE);
+    const names = Object.keys(NAMES);
+    const data = join(folder, "data");
+    await writeDataset(
+      data,
+      originals.flatMap((picture, i) =>
+        captionsOf(names[i]).map((text) => ({ picture, said: { text } }))
+      ),
+    );
+    const stage = join(folder, "taesd");
+    await Deno.mkdir(stage, { recursive: true });
+    for (const half of ["encoder", "decoder"]) {
+      const file = `taesd_${half}.safetensors`;
+      await Deno.copyFile(join(TAESD, file), join(stage, file));
+    }
+    const model = join(folder, "emoji");
+    yield {
+      what: "training, s",
+      value: await trained("diffusion", "builtin", {
+        data,
+        folder: model,
+        set: [`first_stage=${stage}`],
+      }),
+    };
+    const made: Picture[] = await drawn(
+      device,
+      model,
+      names.map((name, i) => ({ prompt: captionsOf(name)[1], seed: i, steps: 20, cfgScale: 3 })),
+    );
+    yield {
+      what: `names that gave back their picture, of ${names.length}`,
+      value: nearestOwn(originals, made),
+      least: 0.9 * names.length,
+    };
+    await writeSheet(join(folder, "emoji.png"), made, { columns: 9 });
+  },
+};
