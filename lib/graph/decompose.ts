@@ -126,6 +126,25 @@ const MEANINGS: { readonly [K in OpName]: Meaning<K> | null } = {
     const c = x.shape[x.rank - 1];
     return finished(node, y.mul(weight.reshape([c])).add(bias.reshape([c])));
   },
+  groupSums: ({ inputs: [x, moments, dy], attrs: { groups, eps }, graph }) => {
+    const [n, c] = [x.shape[0], x.shape[x.rank - 1]];
+    const rows = [n, x.size / n / c, c];
+    const bare = x.groupNormalize(moments, graph.constant(1, [c]), graph.constant(0, [c]), {
+      groups,
+      eps,
+    });
+    const change = dy.reshape(rows);
+    const both = [change, change.mul((meaningOf(bare) ?? bare).reshape(rows))];
+    return graph.concat(both.map((each) => each.sum([1]).reshape([1, n, c])), 0);
+  },
+  layerNormGradient: ({ inputs: [x, weight, dy], attrs: { eps } }) => {
+    const [mean, variance] = momentsOf(x, [-1]);
+    const scale = x.graph.constant(1).div(variance.add(eps).sqrt());
+    const normal = x.sub(mean).mul(scale);
+    const change = dy.mul(weight.reshape([x.shape[x.rank - 1]]));
+    const along = normal.mul(change.mul(normal).mean([-1]));
+    return change.sub(change.mean([-1])).sub(along).mul(scale);
+  },
   softmax: ({ inputs: [x] }) => softmaxOf(x),
 
   reshape: null,

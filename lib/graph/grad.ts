@@ -135,8 +135,6 @@ interface Groups {
   readonly variance: Tensor;
   /** One number of each group for each of its channels: [n, groups, 1] → [n, 1, channels]. */
   readonly spread: (each: Tensor) => Tensor;
-  /** Its transpose: sums over the channels of each group. */
-  readonly gathered: (each: Tensor) => Tensor;
 }
 
 function groupsOf(x: Tensor, moments: Tensor, groups: number): Groups {
@@ -147,7 +145,6 @@ function groupsOf(x: Tensor, moments: Tensor, groups: number): Groups {
     mean: moments.slice(2, 0, 1),
     variance: moments.slice(2, 1, 2),
     spread: (each) => each.broadcast(within).reshape([n, 1, c]),
-    gathered: (each) => each.reshape(within).sum([2]),
   };
 }
 
@@ -249,36 +246,40 @@ const VJP: { readonly [K in OpName]: Vjp<K> | "by its meaning" } = {
     return [distance.mul(spread(byVariance)).add(spread(byMean)).reshape(x.shape)];
   },
   groupNormalize: (dy, { inputs: [x, moments, weight, bias], attrs: { groups, eps }, graph }) => {
-    // Sums over pixels come first: they serve weight and bias, and the groups' moments.
-    const { shape, mean, variance, spread, gathered } = groupsOf(x, moments, groups);
-    const change = dy.reshape(shape);
+    const { shape, variance, spread } = groupsOf(x, moments, groups);
+    const [n, , c] = shape;
+    const each = weight.reshape([1, 1, c]);
+    const sums = graph.node("groupSums", [x, moments, dy], { groups, eps }); // [2, n, c]
+    const byChannel = sums.sum([1]);
+    const byGroup = sums.mul(each).reshape([2, n, groups, c / groups]).sum([3]);
     const scale = graph.constant(1).div(variance.add(eps).sqrt());
-    const each = weight.reshape([1, 1, shape[2]]);
-    const total = change.sum([1]); // [n, 1, channels]
-    const aligned = change.mul(x.reshape(shape).sub(spread(mean))).sum([1]).mul(spread(scale));
-    const dMean = gathered(total.mul(each)).mul(scale).neg();
-    const dVariance = gathered(aligned.mul(each)).mul(scale).mul(scale).mul(-0.5);
+    // By the mean: −scale · the first sum; by the variance: −½ · scale² · the second.
+    const [first, second] = [graph.constant([-1, 0], [2]), graph.constant([0, -0.5], [2])];
     return [
-      change.mul(spread(scale).mul(each)).reshape(x.shape),
-      graph.concat([dMean, dVariance], 2),
-      aligned.sum([0]).reshape(weight.shape),
-      total.sum([0]).reshape(bias.shape),
+      dy.reshape(shape).mul(spread(scale).mul(each)).reshape(x.shape),
+      byGroup.reshape([2, n, groups]).transpose([1, 2, 0])
+        .mul(scale.mul(first.add(scale.mul(second)))).reshape(moments.shape),
+      byChannel.slice(0, 1, 2).reshape(weight.shape),
+      byChannel.slice(0, 0, 1).reshape(bias.shape),
     ];
   },
-  layerNorm: (dy, { inputs: [x, weight, bias], attrs: { eps } }) => {
+  groupSums: "by its meaning",
+  layerNorm: (dy, { inputs: [x, weight, bias], attrs: { eps }, graph }) => {
     const c = x.shape[x.rank - 1];
-    const rows = x.shape.flatMap((_, i) => i < x.rank - 1 ? [i] : []);
-    const distance = x.sub(x.mean([-1]));
-    const scale = x.graph.constant(1).div(distance.mul(distance).mean([-1]).add(eps).sqrt());
-    const normal = distance.mul(scale);
-    const change = dy.mul(weight.reshape([c]));
-    const along = normal.mul(change.mul(normal).mean([-1]));
+    const rows = [1, x.size / c, c];
+    const normal = x.layerNorm(graph.constant(1, [c]), graph.constant(0, [c]), { eps });
+    const standard = graph.constant([0, 1], [1, 1, 2]); // moments
+    const sums = graph.node("groupSums", [normal.reshape(rows), standard, dy.reshape(rows)], {
+      groups: 1,
+      eps: 0,
+    }); // [2, 1, c]
     return [
-      change.sub(change.mean([-1])).sub(along).mul(scale),
-      dy.mul(normal).sum(rows).reshape(weight.shape),
-      dy.sum(rows).reshape(bias.shape),
+      graph.node("layerNormGradient", [x, weight, dy], { eps }),
+      sums.slice(0, 1, 2).reshape(weight.shape),
+      sums.slice(0, 0, 1).reshape(bias.shape),
     ];
   },
+  layerNormGradient: "by its meaning",
   softmax: (dy, y) => {
     const weighted = dy.mul(y);
     return [weighted.sub(y.mul(weighted.sum([-1])))];

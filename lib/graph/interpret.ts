@@ -510,6 +510,47 @@ function layerNorm(node: TensorOf<"layerNorm">, context: Context): Float64Array 
   return finish(node, epilogue, 3, out, context);
 }
 
+function groupSums(
+  node: TensorOf<"groupSums">,
+  { inputs: [x, statistics, dy] }: Context,
+): Float64Array {
+  const { groups, eps } = node.attrs;
+  const [, n, c] = node.shape;
+  const perImage = x.length / n;
+  const out = new Float64Array(node.size);
+  for (let i = 0; i < x.length; i++) {
+    const image = Math.floor(i / perImage);
+    const channel = i % c;
+    const group = image * groups + Math.floor(channel / (c / groups));
+    const to = image * c + channel;
+    out[to] += dy[i];
+    out[n * c + to] += dy[i] * (x[i] - statistics[2 * group]) /
+      Math.sqrt(statistics[2 * group + 1] + eps);
+  }
+  return out;
+}
+
+function layerNormGradient(
+  node: TensorOf<"layerNormGradient">,
+  { inputs: [x, weight, dy] }: Context,
+): Float64Array {
+  const c = node.shape[node.rank - 1];
+  const out = new Float64Array(node.size);
+  for (let at = 0; at < out.length; at += c) {
+    const [mean, variance] = moments(x, at, c, c, 1);
+    const scale = 1 / Math.sqrt(variance + node.attrs.eps);
+    let [change, along] = [0, 0];
+    for (let i = 0; i < c; i++) {
+      change += dy[at + i] * weight[i] / c;
+      along += dy[at + i] * weight[i] * (x[at + i] - mean) * scale / c;
+    }
+    for (let i = 0; i < c; i++) {
+      out[at + i] = scale * (dy[at + i] * weight[i] - change - (x[at + i] - mean) * scale * along);
+    }
+  }
+  return out;
+}
+
 function softmax(node: TensorOf<"softmax">, { inputs: [x] }: Context): Float64Array {
   const out = x.slice();
   const n = node.shape[node.rank - 1];
@@ -636,6 +677,8 @@ const EVALUATORS: { readonly [K in OpName]: Evaluator<K> } = {
 
   groupMoments,
   groupNormalize,
+  groupSums,
+  layerNormGradient,
   layerNorm,
   softmax,
 

@@ -178,6 +178,16 @@ export interface Ops<T> {
     inputs: readonly [x: T, weight: T, bias: T, ...epilogue: T[]];
     attrs: { eps: number; epilogue?: Epilogue };
   };
+  /**
+   * For the gradient of `groupNormalize` from dy by its result, sums over pixels [2, n, c] of dy, and of dy times what is
+   * multiplied by the weight.
+   */
+  groupSums: {
+    inputs: readonly [x: T, moments: T, dy: T];
+    attrs: { groups: number; eps: number };
+  };
+  /** Gradient of `layerNorm` by x, from dy by its result. */
+  layerNormGradient: { inputs: readonly [x: T, weight: T, dy: T]; attrs: { eps: number } };
   /** Over the last axis. */
   softmax: { inputs: readonly [x: T]; attrs: Empty };
 
@@ -432,6 +442,18 @@ export const RULES: { readonly [K in OpName]: Rule<K> } = {
       () => `A layer norm of ${show(x.shape)} has a weight of shape ${show(weight.shape)}`,
     );
     return withOperands(f32(x.shape), operands);
+  },
+  groupSums: ([x, moments, dy], { groups }) => {
+    const [n, c] = [x.shape[0], last(x.shape)];
+    const fits = c % groups === 0 && sizeOf(moments.shape) === n * groups * 2 &&
+      sameShape(dy.shape, x.shape);
+    need(fits, () => `The gradient of a group norm of ${show(x.shape)} has misfit operands`);
+    return f32([2, n, c]);
+  },
+  layerNormGradient: ([x, weight, dy]) => {
+    const fits = sizeOf(weight.shape) === last(x.shape) && sameShape(dy.shape, x.shape);
+    need(fits, () => `The gradient of a layer norm of ${show(x.shape)} has misfit operands`);
+    return f32(x.shape);
   },
   softmax: same,
 

@@ -3,21 +3,17 @@
 import { show } from "../base/shape.ts";
 import source from "../../wgsl/conv2d_weight.wgsl" with { type: "text" };
 import pixelsSource from "../../wgsl/pixels.wgsl" with { type: "text" };
-import sumsSource from "../../wgsl/workgroup_sums.wgsl" with { type: "text" };
 import {
   type Binding,
   type Dispatch,
   type Kernel,
   MAX_GROUPS,
   MAX_ITERATIONS,
-  NO_EPILOGUE,
-  type NodeOf,
   type Profile,
   residencesOf,
   resultBinding,
-  type Variant,
 } from "./kernel.ts";
-import { flatGrid } from "./views.ts";
+import { sumOfParts } from "./parts.ts";
 
 /** Work of an invocation, and the shape of a workgroup; `STEPS` pixels at a time. */
 interface Tile {
@@ -155,36 +151,6 @@ export const conv2dWeight: Kernel<"conv2dWeight"> = (node, profile, layoutOf) =>
     iterations: share + Math.ceil(share / ow) + 1,
   };
   if (parts === 1) return [{ name: "columns", scratch: [], dispatches: [products] }];
-  return [inParts(node, products, parts)];
+  const scratch = [4 * node.size * parts];
+  return [{ name: "columns", scratch, dispatches: [products, sumOfParts(node, type, parts)] }];
 };
-
-/** Products of parts of the pixels, then their sum. */
-function inParts(node: NodeOf<"conv2dWeight">, products: Dispatch, parts: number): Variant {
-  const { type } = products.shader;
-  const LANES = 64;
-  const count = type === "vec4f" ? node.size / 4 : node.size;
-  const [gridColumns, gridRows] = flatGrid(Math.ceil(count / LANES));
-  const total: Dispatch = {
-    name: "sum of parts",
-    shader: {
-      source: sumsSource,
-      type,
-      constants: { LANES },
-      functions: NO_EPILOGUE,
-      bindings: [
-        resultBinding(type),
-        {
-          name: "sums",
-          source: { scratch: 0 },
-          element: type,
-          access: "read",
-          residence: "buffer",
-        },
-      ],
-    },
-    params: { u32: { count, columns: 1, parts, grid_columns: gridColumns } },
-    grid: [gridColumns, gridRows, 1],
-    iterations: parts,
-  };
-  return { name: "columns", scratch: [4 * node.size * parts], dispatches: [products, total] };
-}

@@ -26,12 +26,12 @@ import softmaxSource from "../../wgsl/softmax.wgsl" with { type: "text" };
 const LANES = 64;
 
 /** Four channels at a time where they divide by four. */
-function widthOf(channels: number): { type: "f32" | "vec4f"; width: 1 | 4 } {
+export function widthOf(channels: number): { type: "f32" | "vec4f"; width: 1 | 4 } {
   return channels % 4 === 0 ? { type: "vec4f", width: 4 } : { type: "f32", width: 1 };
 }
 
 /** What `T` alone cannot say: folding the numbers of a T, and making one of them. */
-const FOLDS = {
+export const FOLDS = {
   f32: `fn sum_of(v: T) -> f32 { return v; }
 fn max_of(v: T) -> f32 { return v; }
 fn gathered(v: array<f32, 1>) -> T { return v[0]; }`,
@@ -40,16 +40,16 @@ fn max_of(v: T) -> f32 { return max(max(v.x, v.y), max(v.z, v.w)); }
 fn gathered(v: array<f32, 4>) -> T { return T(v[0], v[1], v[2], v[3]); }`,
 } as const;
 
-type Part = Pick<Binding, "window"> & { readonly first: number };
+export type Part = Pick<Binding, "window"> & { readonly first: number };
 
 /** Rows of an activation of `channels` f32 as a dispatch binds them: textures and small buffers whole. */
-function partOf(x: Tensor, rows: Rows, residence: Residence, profile: Profile): Part {
+export function partOf(x: Tensor, rows: Rows, residence: Residence, profile: Profile): Part {
   if (residence === "texture" || x.size * 4 <= profile.maxBinding) return { first: 0 };
   const channels = x.shape[x.rank - 1];
   return windowOn(rows.begin * channels, rows.end * channels, 4);
 }
 
-const windowed = ({ window }: Part): Pick<Binding, "window"> => window ? { window } : {};
+export const windowed = ({ window }: Part): Pick<Binding, "window"> => window ? { window } : {};
 
 /** Of a group: so many are merged by one lane. */
 const FEW_PARTS = 4096;
@@ -238,25 +238,25 @@ export const groupNormalize: Kernel<"groupNormalize"> = (node, profile, layoutOf
 };
 
 /** How the lanes of a workgroup share rows: `lanes` have `rows` of them together. */
-interface Sharing {
+export interface Sharing {
   readonly name: string;
   readonly lanes: number;
   readonly rows: number;
   readonly across: Across;
 }
-const THREADS = 64;
+export const THREADS = 64;
 const ALONE: Sharing = { name: "rows", lanes: 1, rows: 1, across: BY_WORKGROUP };
-const SEVERAL: Sharing = { ...ALONE, rows: 8 };
+export const SEVERAL: Sharing = { ...ALONE, rows: 8 };
 
 /** Rows that a whole workgroup shares, in the ways a device has. */
-function togetherOn(profile: Profile): readonly [Sharing, ...Sharing[]] {
+export function togetherOn(profile: Profile): readonly [Sharing, ...Sharing[]] {
   const sharing = (across: Across) => ({ name: across.name, lanes: THREADS, rows: 1, across });
   const [best, ...others] = acrossesFor(profile);
   return [sharing(best), ...others.map(sharing)];
 }
 
 /** The rows of a matrix [rows, columns] of T, shared out to lanes. */
-function byRows(
+export function byRows(
   node: Tensor,
   profile: Profile,
   sharings: readonly [Sharing, ...Sharing[]],
@@ -273,7 +273,7 @@ function byRows(
 }
 
 /** Grid over sets of rows. */
-function rowGrid(rows: number, sharing: Sharing): [columns: number, rows: number] {
+export function rowGrid(rows: number, sharing: Sharing): [columns: number, rows: number] {
   return flatGrid(Math.ceil(rows / sharing.rows / (THREADS / sharing.lanes)));
 }
 

@@ -11,6 +11,7 @@ import type { Kernel, LayoutOf, NodeOf, Profile, Variant } from "./kernel.ts";
 import { mapKernel } from "./map.ts";
 import { matmul } from "./matmul.ts";
 import { groupMoments, groupNormalize, layerNorm, softmax } from "./norm.ts";
+import { groupSums, layerNormGradient } from "./norm_gradient.ts";
 import { maximum, sum } from "./reduce.ts";
 import { type Choice, choiceOf, classOf } from "./table.ts";
 
@@ -59,6 +60,8 @@ export const KERNELS: { readonly [K in OpName]: Kernel<K> } = {
 
   groupMoments,
   groupNormalize,
+  groupSums,
+  layerNormGradient,
   layerNorm,
   softmax,
 

@@ -17,7 +17,9 @@ import divide from "../../wgsl/divide.wgsl" with { type: "text" };
 import gather from "../../wgsl/gather.wgsl" with { type: "text" };
 import groupMoments from "../../wgsl/group_moments.wgsl" with { type: "text" };
 import groupNormalize from "../../wgsl/group_normalize.wgsl" with { type: "text" };
+import groupSums from "../../wgsl/group_sums.wgsl" with { type: "text" };
 import layerNorm from "../../wgsl/layer_norm.wgsl" with { type: "text" };
+import layerNormGradient from "../../wgsl/layer_norm_gradient.wgsl" with { type: "text" };
 import map from "../../wgsl/map.wgsl" with { type: "text" };
 import matmul from "../../wgsl/matmul.wgsl" with { type: "text" };
 import matmulRows from "../../wgsl/matmul_rows.wgsl" with { type: "text" };
@@ -58,7 +60,9 @@ export const SOURCES: readonly string[] = [
   gather,
   groupMoments,
   groupNormalize,
+  groupSums,
   layerNorm,
+  layerNormGradient,
   map,
   matmul,
   matmulRows,

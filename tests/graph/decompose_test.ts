@@ -58,6 +58,14 @@ const FUSED: Readonly<Record<string, (g: Graph) => Tensor>> = {
       epilogue: { body: { op: "sub", args: [{ op: "tanh", args: [{ input: 0 }] }, { input: 1 }] } },
     });
   },
+  "sums of a group norm's gradient": (g) => {
+    const [x, dy] = ["x", "dy"].map((name) => g.input(name, [2, 3, 2, 4]));
+    return g.node("groupSums", [x, x.groupMoments(2), dy], { groups: 2, eps: 0.1 });
+  },
+  "gradient of a layer norm": (g) => {
+    const [x, dy] = ["x", "dy"].map((name) => g.input(name, [2, 3, 4]));
+    return g.node("layerNormGradient", [x, g.input("w", [4]), dy], { eps: 0.1 });
+  },
   "upsampled convolution": (g) => {
     const [x, w, t] = [g.input("x", [2, 3, 2, 2]), g.input("w", [3, 3, 2, 2]), g.input("t", [3])];
     return g.node("conv2d", [x, w, t], {

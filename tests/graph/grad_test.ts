@@ -148,6 +148,14 @@ const CASES: { readonly [K in OpName]: readonly Build[] } = {
     const scale = g.parameter("scale", [4], "vector");
     return x(g, 2, 3, 4).layerNorm(scale, w(g, 4), { eps: 0.01 });
   }],
+  groupSums: [(g) => {
+    const [pixels, moments] = [x(g, 2, 3, 4), positive(y(g, 2, 2, 2))];
+    return g.node("groupSums", [pixels, moments, w(g, 2, 3, 4)], { groups: 2, eps: 0.01 });
+  }],
+  layerNormGradient: [(g) => {
+    const scale = g.parameter("scale", [4], "vector");
+    return g.node("layerNormGradient", [x(g, 2, 3, 4), scale, w(g, 2, 3, 4)], { eps: 0.01 });
+  }],
   softmax: [(g) => x(g, 2, 3, 4).mul(3).softmax()],
   reshape: [(g) => x(g, 2, 6).reshape([3, 4])],
   transpose: [(g) => x(g, 2, 3, 4).transpose([1, 2, 0])],

@@ -287,6 +287,16 @@ const STEPS: Readonly<Record<Exclude<OpName, "parameter" | "input">, Step>> = {
     const x = w.rows();
     return x.layerNorm(w.weight([last(x)]), w.weight([last(x)]), { eps: 1e-2 });
   },
+  groupSums: (w) => {
+    const x = w.picture();
+    const inputs = [x, x.groupMoments(2), w.input(x.shape)] as const;
+    return w.graph.node("groupSums", inputs, { groups: 2, eps: 1e-2 });
+  },
+  layerNormGradient: (w) => {
+    const x = w.rows();
+    const inputs = [x, w.weight([last(x)]), w.input(x.shape)] as const;
+    return w.graph.node("layerNormGradient", inputs, { eps: 1e-2 });
+  },
   softmax: (w) => w.rows().softmax(),
   reshape: (w) => {
     const x = w.any();
