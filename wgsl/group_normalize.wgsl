@@ -15,19 +15,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let rows = min(ROWS, params.pixels - pixel);
   let row = sample * params.pixels + pixel;
 
-  var means: array<f32, WIDTH>;
-  var factors: array<f32, WIDTH>;
-  /*unroll*/ for (var k = 0u; k < WIDTH; k++) {
-    let at = (sample * params.groups + (column * WIDTH + k) / params.group_channels) * 2u;
-    means[k] = moments_at(at);
-    factors[k] = inverseSqrt(max(moments_at(at + 1u), 0.0) + params.eps);
-  }
-  let mean = gathered(means);
-  let factor = gathered(factors) * weight_at(column);
+  let norm = norm_of(sample, column);
+  let factor = norm.factor * weight_at(column);
   let bias = bias_at(column);
   for (var r = 0u; r < rows; r++) {
     let at = (row + r) * params.columns + column;
-    let value = (x_at(at - params.x_shift) - mean) * factor + bias;
+    let value = (x_at(at - params.x_shift) - norm.mean) * factor + bias;
     result[at - params.result_shift] = epilogue(value, row + r - params.first_row, column);
   }
 }

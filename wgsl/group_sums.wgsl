@@ -13,14 +13,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let sample = i / params.columns % params.samples;
   let chunk = i / params.columns / params.samples;
 
-  var means: array<f32, WIDTH>;
-  var factors: array<f32, WIDTH>;
-  /*unroll*/ for (var k = 0u; k < WIDTH; k++) {
-    let at = (sample * params.groups + (column * WIDTH + k) / params.group_channels) * 2u;
-    means[k] = moments_at(at);
-    factors[k] = inverseSqrt(max(moments_at(at + 1u), 0.0) + params.eps);
-  }
-  let mean = gathered(means);
+  let norm = norm_of(sample, column);
   var total = T(0);
   var aligned = T(0);
   let end = min((chunk + 1u) * params.chunk_pixels, params.pixels);
@@ -28,10 +21,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let at = (sample * params.pixels + pixel) * params.columns + column;
     let change = dy_at(at);
     total += change;
-    aligned += change * (x_at(at) - mean);
+    aligned += change * (x_at(at) - norm.mean);
   }
   let plane = params.samples * params.columns;
   let to = chunk * 2u * plane + sample * params.columns + column;
   sums[to] = total;
-  sums[to + plane] = aligned * gathered(factors);
+  sums[to + plane] = aligned * norm.factor;
 }

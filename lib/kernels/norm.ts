@@ -19,6 +19,7 @@ import {
 import { flatGrid } from "./views.ts";
 import combineMomentsSource from "../../wgsl/combine_moments.wgsl" with { type: "text" };
 import groupMomentsSource from "../../wgsl/group_moments.wgsl" with { type: "text" };
+import groupNormSource from "../../wgsl/group_norm.wgsl" with { type: "text" };
 import groupNormalizeSource from "../../wgsl/group_normalize.wgsl" with { type: "text" };
 import layerNormSource from "../../wgsl/layer_norm.wgsl" with { type: "text" };
 import softmaxSource from "../../wgsl/softmax.wgsl" with { type: "text" };
@@ -202,7 +203,7 @@ export const groupNormalize: Kernel<"groupNormalize"> = (node, profile, layoutOf
           source: groupNormalizeSource,
           type,
           constants: { LANES, ROWS, WIDTH: width },
-          functions: `${FOLDS[type]}\n${epilogue.functions}`,
+          functions: `${FOLDS[type]}\n${groupNormSource}\n${epilogue.functions}`,
           bindings: [
             read("x", 0, type),
             read("moments", 1, "f32"),

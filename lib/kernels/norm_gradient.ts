@@ -1,6 +1,7 @@
 /** Gradients of norms: sums over pixels by channel, and the gradient of a layer norm by its rows. */
 
 import { show } from "../base/shape.ts";
+import groupNormSource from "../../wgsl/group_norm.wgsl" with { type: "text" };
 import groupSumsSource from "../../wgsl/group_sums.wgsl" with { type: "text" };
 import layerNormSource from "../../wgsl/layer_norm_gradient.wgsl" with { type: "text" };
 import { acrossParts } from "./across.ts";
@@ -63,7 +64,7 @@ export const groupSums: Kernel<"groupSums"> = (node, profile, layoutOf) => {
       source: groupSumsSource,
       type,
       constants: { LANES, WIDTH: width },
-      functions: FOLDS[type],
+      functions: `${FOLDS[type]}\n${groupNormSource}`,
       bindings: [
         read("x", 0, type),
         read("moments", 1, "f32"),

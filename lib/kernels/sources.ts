@@ -16,6 +16,7 @@ import conv2dWeight from "../../wgsl/conv2d_weight.wgsl" with { type: "text" };
 import divide from "../../wgsl/divide.wgsl" with { type: "text" };
 import gather from "../../wgsl/gather.wgsl" with { type: "text" };
 import groupMoments from "../../wgsl/group_moments.wgsl" with { type: "text" };
+import groupNorm from "../../wgsl/group_norm.wgsl" with { type: "text" };
 import groupNormalize from "../../wgsl/group_normalize.wgsl" with { type: "text" };
 import groupSums from "../../wgsl/group_sums.wgsl" with { type: "text" };
 import layerNorm from "../../wgsl/layer_norm.wgsl" with { type: "text" };
@@ -59,6 +60,7 @@ export const SOURCES: readonly string[] = [
   divide,
   gather,
   groupMoments,
+  groupNorm,
   groupNormalize,
   groupSums,
   layerNorm,
