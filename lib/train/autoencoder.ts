@@ -1,20 +1,20 @@
 /** `ldm train autoencoder`: a KL or VQ first stage of any f, into a `vae` folder that diffusers loads. */
 
 import { join } from "node:path";
-import { torchCpu } from "../base/random.ts";
 import type { Picture } from "../base/picture.ts";
+import { torchCpu } from "../base/random.ts";
 import { sheet } from "../formats/sheet.ts";
 import type { Parameters } from "../gpu/buffers.ts";
 import type { Device } from "../gpu/device.ts";
 import { compile } from "../gpu/program.ts";
 import { Graph } from "../graph/tensor.ts";
+import { vaeJson } from "../models/diffusers_json.ts";
 import { quantize } from "../models/quantizer.ts";
 import { decode, encode, type VaeConfig } from "../models/vae.ts";
 import { paramsOf } from "../nn/params.ts";
 import { pictureOf, saveComponent } from "./component.ts";
 import type { AutoencoderConfig } from "./config.ts";
 import type { ReadyExample } from "./examples.ts";
-import { vaeJson } from "./diffusers.ts";
 import { autoencoderShape, Start } from "./from.ts";
 import { initial, normal, type Rule, uniform } from "./initial.ts";
 import type { Course } from "./loop.ts";

@@ -1,14 +1,14 @@
 /** What the run of a denoiser begins with: new weights, or those of a checkpoint to go on from. */
 
-import { FormatError } from "../base/errors.ts";
 import { isDeepStrictEqual } from "node:util";
+import { FormatError } from "../base/errors.ts";
 import type { ComponentName } from "../formats/checkpoint.ts";
 import type { ClipConfig } from "../models/clip.ts";
+import { unetJson } from "../models/diffusers_json.ts";
 import type { UnetConfig } from "../models/unet.ts";
 import type { ManifestEntry } from "../nn/params.ts";
 import type { Conditioning } from "./conditioning.ts";
 import type { DiffusionConfig } from "./config.ts";
-import { unetJson } from "./diffusers.ts";
 import { diffusionShape, type Start } from "./from.ts";
 import { initial, normal, type Rule, zeros } from "./initial.ts";
 import { CONDITIONER } from "./learnt_conditioner.ts";

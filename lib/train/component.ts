@@ -1,14 +1,8 @@
 /** What runs leave behind, as diffusers reads it: a folder with config.json and weights under diffusers' names. */
 
-import { join } from "node:path";
 import type { Picture } from "../base/picture.ts";
-import { fileError, writeWhole } from "../formats/files.ts";
-import {
-  floatTensor,
-  type FloatType,
-  type TensorData,
-  writeSafetensors,
-} from "../formats/safetensors.ts";
+import { WEIGHT_FILES, writeComponent } from "../formats/diffusers_folder.ts";
+import { floatTensor, type FloatType, type TensorData } from "../formats/safetensors.ts";
 import { checkpointShape, type ManifestEntry } from "../nn/params.ts";
 import type { Trainer } from "./trainer.ts";
 
@@ -76,12 +70,6 @@ export function tensorsUnder(
   );
 }
 
-/** diffusers' name of a file of weights, and transformers'. */
-export const WEIGHT_FILES = {
-  diffusers: "diffusion_pytorch_model",
-  transformers: "model",
-} as const;
-
 /**
  * Writes the trainer's parameters under `scope` into a folder, the scope cut off their names. Each file is written
  * whole. Throws `FileError`.
@@ -95,36 +83,6 @@ export async function saveComponent(
 ): Promise<void> {
   const tensors = tensorsUnder(scope, await weightsOf(trainer, from), dtype);
   await writeComponent(folder, config, tensors, WEIGHT_FILES.diffusers);
-}
-
-/** Writes config.json, a value or its text, and weights into a folder, each file whole. Throws `FileError`. */
-export async function writeComponent(
-  folder: string,
-  config: unknown,
-  tensors: readonly TensorData[],
-  file: string,
-): Promise<void> {
-  await makeFolder(folder);
-  await writeSafetensors(join(folder, `${file}.safetensors`), tensors, { format: "pt" });
-  const path = join(folder, "config.json");
-  await (typeof config === "string" ? writeText(path, config) : writeJson(path, config));
-}
-
-/** Writes a JSON file whole, as Python's json.dump does with an indent of 2. Throws `FileError`. */
-export async function writeJson(path: string, value: unknown): Promise<void> {
-  await writeText(path, `${JSON.stringify(value, null, 2)}\n`);
-}
-
-/** Writes a file of text whole. Throws `FileError`. */
-export async function writeText(path: string, text: string): Promise<void> {
-  await writeWhole(path, new TextEncoder().encode(text));
-}
-
-/** Makes a folder and those above it. Throws `FileError`. */
-export async function makeFolder(path: string): Promise<void> {
-  await Deno.mkdir(path, { recursive: true }).catch((error) => {
-    throw fileError("write", path, error);
-  });
 }
 
 /** −1 … 1 to bytes. */

@@ -2,15 +2,17 @@
 
 import { join } from "node:path";
 import { FormatError } from "../base/errors.ts";
+import { WEIGHT_FILES, writeComponent, writeTokenizer } from "../formats/diffusers_folder.ts";
 import type { FloatType } from "../formats/safetensors.ts";
 import type { Device } from "../gpu/device.ts";
-import type { TokenizerFiles } from "../text/tokenizer.ts";
 import type { ClipConfig } from "../models/clip.ts";
 import { type ConditionerConfig, conditionerJson } from "../models/conditioner.ts";
-import { tensorsUnder, type Weight, WEIGHT_FILES, writeComponent } from "./component.ts";
+import { clipJson, type Pipeline } from "../models/diffusers_json.ts";
+import type { TokenizerFiles } from "../text/tokenizer.ts";
+import { tensorsUnder, type Weight } from "./component.ts";
 import { type Conditioner, silent, together } from "./conditioner.ts";
 import type { DiffusionConfig } from "./config.ts";
-import { copyTextEncoder, writeTokenizer } from "./copied.ts";
+import { copyTextEncoder } from "./copied.ts";
 import type { Vocabulary } from "./dataset.ts";
 import {
   classConditioner,
@@ -18,7 +20,6 @@ import {
   conditionerConfigOf,
   layoutConditioner,
 } from "./learnt_conditioner.ts";
-import { clipJson, type Pipeline } from "./diffusers.ts";
 import {
   FrozenText,
   TEXT_ENCODER,
@@ -129,7 +130,7 @@ function textPart(settings: DiffusionConfig, given: TokenizerFiles | undefined):
       const path = join(folder, TEXT_ENCODER);
       const tensors = tensorsUnder(TEXT_ENCODER, weights, dtype);
       await writeComponent(path, clipJson(config, tokenizer), tensors, WEIGHT_FILES.transformers);
-      await writeTokenizer(files, folder);
+      await writeTokenizer(files, join(folder, "tokenizer"));
       return TEXT_PIPELINE;
     },
   };
@@ -144,7 +145,7 @@ function clipPart(frozen: FrozenText): Part {
     widthOf: "the text encoder of clip.path",
     async save(folder) {
       await copyTextEncoder(frozen.checkpoint, frozen.json, folder);
-      await writeTokenizer(frozen.files, folder);
+      await writeTokenizer(frozen.files, join(folder, "tokenizer"));
       return TEXT_PIPELINE;
     },
   };

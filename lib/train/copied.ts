@@ -3,21 +3,10 @@
 import { join } from "node:path";
 import { FormatError } from "../base/errors.ts";
 import { architectureOf } from "../engine/architecture.ts";
-import { type Checkpoint, openCheckpoint, type Weights } from "../formats/checkpoint.ts";
+import { type Checkpoint, openCheckpoint } from "../formats/checkpoint.ts";
+import { tensorsOf, WEIGHT_FILES, writeComponent } from "../formats/diffusers_folder.ts";
 import type { TensorData } from "../formats/safetensors.ts";
-import type { TokenizerFiles } from "../text/tokenizer.ts";
-import { makeFolder, WEIGHT_FILES, writeComponent, writeJson, writeText } from "./component.ts";
-import { taesdJson, vaeJson } from "./diffusers.ts";
-
-/** The tensors of a component, each read when it is written. */
-function tensorsOf(weights: Weights): TensorData[] {
-  return [...weights.infos.values()].map(({ name, dtype, shape }) => ({
-    name,
-    dtype,
-    shape,
-    data: async () => (await weights.read(name)).data,
-  }));
-}
+import { taesdJson, vaeJson } from "../models/diffusers_json.ts";
 
 /**
  * Copies the first stage of a checkpoint into `vae/` and returns diffusers' class. Throws `FileError`, and `FormatError`
@@ -57,16 +46,4 @@ export async function copyTextEncoder(
     tensorsOf(weights),
     WEIGHT_FILES.transformers,
   );
-}
-
-/** Writes `tokenizer/`. Throws `FileError`. */
-export async function writeTokenizer(files: TokenizerFiles, folder: string): Promise<void> {
-  const path = join(folder, "tokenizer");
-  await makeFolder(path);
-  await writeText(join(path, "vocab.json"), files.vocab);
-  await writeText(join(path, "merges.txt"), files.merges);
-  await writeJson(join(path, "tokenizer_config.json"), files.config ?? {});
-  if (files.specialTokens !== undefined) {
-    await writeJson(join(path, "special_tokens_map.json"), files.specialTokens);
-  }
 }

@@ -10,31 +10,30 @@ import { torchCpu } from "../base/random.ts";
 import { parseSchedulerConfig } from "../diffusion/plan.ts";
 import { type LoadedFirstStage, loadFirstStage } from "../engine/load.ts";
 import { parseBox } from "../formats/boxes.ts";
+import {
+  makeFolder,
+  WEIGHT_FILES,
+  writeComponent,
+  writeJson,
+} from "../formats/diffusers_folder.ts";
 import { sheet } from "../formats/sheet.ts";
 import type { Parameters } from "../gpu/buffers.ts";
 import type { Device } from "../gpu/device.ts";
 import { compile } from "../gpu/program.ts";
 import { Graph } from "../graph/tensor.ts";
+import { pipelineJson, stableDiffusionJson } from "../models/diffusers_json.ts";
 import { unet, type UnetConfig } from "../models/unet.ts";
 import { paramsOf, unstacked } from "../nn/params.ts";
 import { adamWOf } from "./autoencoder.ts";
 import { type Beginning, goingOn, newDenoiser } from "./beginning.ts";
 import { type Beside, besideOf } from "./beside.ts";
-import {
-  makeFolder,
-  tensorsUnder,
-  WEIGHT_FILES,
-  weightsOf,
-  writeComponent,
-  writeJson,
-} from "./component.ts";
+import { tensorsUnder, weightsOf } from "./component.ts";
 import { conditionerManifest, type Told } from "./conditioner.ts";
 import { type Conditioning, openConditioning } from "./conditioning.ts";
 import type { DiffusionConfig } from "./config.ts";
 import { copyFirstStage } from "./copied.ts";
 import type { Vocabulary } from "./dataset.ts";
 import { denoisingObjective, drawAt, noisyInputs, schedulerJson, timesOf } from "./denoising.ts";
-import { pipelineJson, stableDiffusionJson } from "./diffusers.ts";
 import type { ReadyExample } from "./examples.ts";
 import { Start } from "./from.ts";
 import { Frozen } from "./frozen.ts";

@@ -10,8 +10,8 @@
 import { join } from "node:path";
 import type { LoadedFirstStage } from "../engine/load.ts";
 import { toChannelsLast } from "../engine/stages.ts";
+import { makeFolder } from "../formats/diffusers_folder.ts";
 import { fileError } from "../formats/files.ts";
-import { makeFolder } from "./component.ts";
 import type { DiffusionConfig } from "./config.ts";
 import type { FittedPicture } from "./images.ts";
 

@@ -10,6 +10,7 @@ import { torchCpu } from "../base/random.ts";
 import type { SchedulerConfig } from "../diffusion/plan.ts";
 import { alphasCumprod, BETAS, rescaleZeroTerminalSnr } from "../diffusion/schedule.ts";
 import { clipManifest, unetManifest } from "../engine/stages.ts";
+import { makeFolder } from "../formats/diffusers_folder.ts";
 import {
   LORA_COMPONENTS,
   type LoraLayerData,
@@ -27,7 +28,7 @@ import { DOWN, layersOf, type LowRanks, UP, withLowRanks } from "../nn/lora.ts";
 import { checkpointShape, type Manifest, paramsOf, unstacked } from "../nn/params.ts";
 import { adamWOf } from "./autoencoder.ts";
 import { BaseModel, type Caption, type TextConditions } from "./base_model.ts";
-import { makeFolder, toCheckpoint, type Weight, weightsOf } from "./component.ts";
+import { toCheckpoint, type Weight, weightsOf } from "./component.ts";
 import type { LoraConfig } from "./config.ts";
 import { denoisingObjective, drawAt, noisyInputs, type Target, type Times } from "./denoising.ts";
 import type { ReadyExample } from "./examples.ts";

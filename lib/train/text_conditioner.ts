@@ -9,13 +9,13 @@ import { type Checkpoint, openCheckpoint, requireComponent } from "../formats/ch
 import type { Device } from "../gpu/device.ts";
 import { type ClipConfig, clipText } from "../models/clip.ts";
 import { clipOutput } from "../models/config.ts";
+import { clipJson } from "../models/diffusers_json.ts";
 import { paramsOf } from "../nn/params.ts";
 import { type ClipTokenizer, folderTokenizer, type TokenizerFiles } from "../text/tokenizer.ts";
 import { clipTokenizerFiles } from "../text/tokenizer_files.ts";
 import { END } from "../text/vocabulary.ts";
 import type { Conditioner } from "./conditioner.ts";
 import type { DiffusionConfig } from "./config.ts";
-import { clipJson } from "./diffusers.ts";
 
 /** Scope of its parameters, and name of its folder. */
 export const TEXT_ENCODER = "text_encoder";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { loadFirstStage } from "../../lib/engine/load.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
-import { writeComponent } from "../../lib/train/component.ts";
+import { writeComponent } from "../../lib/formats/diffusers_folder.ts";
 import { inFolder } from "../folders.ts";
 import { readGolden } from "../golden.ts";
 import { channelsLast } from "../models/tiny.ts";

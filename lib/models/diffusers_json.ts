@@ -1,9 +1,9 @@
 /** Configs as diffusers and transformers write them, so that what is trained here loads there. */
 
-import type { ClipConfig } from "../models/clip.ts";
-import type { TaesdConfig } from "../models/taesd.ts";
-import type { UnetConfig, UnetLevel } from "../models/unet.ts";
-import type { VaeConfig } from "../models/vae.ts";
+import type { ClipConfig } from "./clip.ts";
+import type { TaesdConfig } from "./taesd.ts";
+import type { UnetConfig, UnetLevel } from "./unet.ts";
+import type { VaeConfig } from "./vae.ts";
 
 /** config.json of diffusers' UNet2DConditionModel; levels have as many transformer layers in every block. */
 export function unetJson(config: UnetConfig): Record<string, unknown> {
