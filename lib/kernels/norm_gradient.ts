@@ -16,7 +16,7 @@ import {
   togetherOn,
   widthOf,
   windowed,
-} from "./norm.ts";
+} from "./norm_rows.ts";
 import { sumOfParts } from "./parts.ts";
 import { flatGrid } from "./views.ts";
 
