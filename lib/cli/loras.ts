@@ -95,10 +95,11 @@ export async function lorasOf(
     }
     const { name, multiplier, textMultiplier } = network;
     const path = await inside(loraDir, `${basename(name)}${SUFFIX}`);
-    if (path !== undefined) found.push({ path, multiplier, textMultiplier });
-    else {missing.push(
-        `the LoRA "${name}", which is not in "${loraDir}"; --lora-dir names its folder`,
-      );}
+    if (path === undefined) {
+      missing.push(`the LoRA "${name}", which is not in "${loraDir}"; --lora-dir names its folder`);
+    } else {
+      found.push({ path, multiplier, textMultiplier });
+    }
   }
   return { found, missing };
 }

@@ -63,7 +63,8 @@ export function brownianNoise({ seed, least, most, count, source }: BrownianOpti
     if (known) return known;
     const value = ofHalf(parent, interval, incrementOf(parent));
     kept.set(interval, value);
-    if (kept.size > KEPT) { for (const [oldest] of [...kept].slice(0, 1)) kept.delete(oldest); }
+    const [oldest] = kept.keys();
+    if (kept.size > KEPT) kept.delete(oldest);
     return value;
   };
 
@@ -73,7 +74,7 @@ export function brownianNoise({ seed, least, most, count, source }: BrownianOpti
     half: Interval,
     all: Float32Array,
   ): Float32Array<ArrayBuffer> => {
-    const [middle] = halves ? [halves[0].end] : [NaN];
+    const middle = halves ? halves[0].end : NaN;
     const [before, after, share] = [middle - start, end - middle, 1 / (end - start)];
     const [seedOfHalf] = seedSequence(seed, [key, depth], POOL, 4);
     const noise = draw(seedOfHalf);

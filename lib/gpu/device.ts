@@ -235,7 +235,7 @@ export class Device implements AsyncDisposable {
         } MiB are in use and the ` +
           `memory budget is ${
             mib(this.budget)
-          } MiB; raise --memory-budget or ask for a smaller picture`,
+          } MiB; raise --memory-budget or ask for a smaller picture or batch`,
       );
     }
     this.#live += bytes;

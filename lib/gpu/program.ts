@@ -167,7 +167,7 @@ async function allocate(
       } MiB in use, ` +
         `and the memory budget is ${
           mib(device.budget)
-        } MiB; raise --memory-budget or ask for a smaller picture`,
+        } MiB; raise --memory-budget or ask for a smaller picture or batch`,
     );
   }
   device.gpu.pushErrorScope("out-of-memory");

@@ -203,5 +203,7 @@ function selected(
 
 /** One dispatch cannot do it here, however much memory there is. */
 export function beyond(label: string, why: string): LimitError {
-  return new LimitError(`Cannot run ${label} on this device: ${why}; ask for a smaller picture`);
+  return new LimitError(
+    `Cannot run ${label} on this device: ${why}; ask for a smaller picture or batch`,
+  );
 }
