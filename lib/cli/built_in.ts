@@ -9,17 +9,22 @@ export const BUILT_IN_NAME = "emoji";
 /** Its folder. Throws `UsageError` where there is none. */
 export function builtInPath(): string {
   const path = fileURLToPath(new URL(`fixtures/model/${BUILT_IN_NAME}`, Deno.mainModule));
-  try {
-    Deno.statSync(path);
-  } catch {
-    throw new UsageError(
-      "There is no model built in yet: -m PATH names a .safetensors file or a diffusers folder",
-    );
-  }
-  return path;
+  if (exists(path)) return path;
+  throw new UsageError(
+    "There is no model built in yet: -m PATH names a .safetensors file or a diffusers folder",
+  );
 }
 
-/** A path, or the built-in model by its name. Throws `UsageError` where there is none. */
+/** A path, or the built-in model by its name where nothing is called so. Throws `UsageError` where there is none. */
 export function checkpointPath(name: string): string {
-  return name === BUILT_IN_NAME ? builtInPath() : name;
+  return name === BUILT_IN_NAME && !exists(name) ? builtInPath() : name;
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
 }
