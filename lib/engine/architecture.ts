@@ -24,6 +24,7 @@ import {
   type Variant,
   variantOf,
 } from "../models/config.ts";
+import { type OwnDefaults, ownDefaults } from "../models/defaults.ts";
 import type { TaesdConfig } from "../models/taesd.ts";
 import type { UnetConfig } from "../models/unet.ts";
 import type { VaeConfig } from "../models/vae.ts";
@@ -45,6 +46,8 @@ export interface Architecture {
   /** Contents of scheduler_config.json, or the family's. */
   readonly scheduler: unknown;
   readonly zeroEmptyPrompt: boolean;
+  /** What the pipeline's index says of how it is asked. */
+  readonly defaults: Partial<OwnDefaults>;
 }
 
 const TEXT_ENCODERS = ["text_encoder", "text_encoder_2"] as const;
@@ -93,6 +96,7 @@ export async function architectureOf(checkpoint: Checkpoint): Promise<Architectu
       : undefined,
     scheduler,
     zeroEmptyPrompt: zeroesEmptyPrompt(configs.get("model_index"), family),
+    defaults: ownDefaults(configs.get("model_index"), path),
   };
 }
 

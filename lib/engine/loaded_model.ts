@@ -89,7 +89,11 @@ export class LoadedModel implements Model {
     const size = unet.sampleSize === undefined
       ? FAMILIES[family].size
       : unet.sampleSize * firstStage.factor;
-    this.defaults = { ...defaultsOf(family, architecture.variant), width: size, height: size };
+    this.defaults = {
+      ...defaultsOf(family, architecture.variant),
+      ...architecture.defaults,
+      ...{ width: size, height: size },
+    };
     this.scheduler = architecture.scheduler;
     this.tokenizers = tokenizers;
     this.padTokens = FAMILIES[family].padTokens;

@@ -4,6 +4,7 @@
  */
 
 import { FormatError } from "../base/errors.ts";
+import { fieldOf } from "./field.ts";
 import type { UnetConfig } from "./unet.ts";
 
 /** What can be seen. */
@@ -51,10 +52,6 @@ export function besideOf(
         `a text-to-image or inpainting checkpoint is needed, or one that was trained here`
       : `${what}, and with what "concat" of its model_index.json says it must take ${channels}`,
   );
-}
-
-function fieldOf(json: unknown, name: string): unknown {
-  return typeof json === "object" && json !== null ? Reflect.get(json, name) : undefined;
 }
 
 function besideFromJson(json: unknown, path: string): Beside {

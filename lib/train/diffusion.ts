@@ -21,6 +21,7 @@ import type { Parameters } from "../gpu/buffers.ts";
 import type { Device } from "../gpu/device.ts";
 import { compile } from "../gpu/program.ts";
 import { Graph } from "../graph/tensor.ts";
+import { ownDefaultsJson } from "../models/defaults.ts";
 import { pipelineJson, stableDiffusionJson } from "../models/diffusers_json.ts";
 import { unet, type UnetConfig } from "../models/unet.ts";
 import { paramsOf, unstacked } from "../nn/params.ts";
@@ -285,7 +286,7 @@ export class DiffusionCourse implements Course, Disposable {
   /** Writes everything that making pictures needs: `unet/`, `vae/`, `scheduler/`, what conditions, and `model_index.json`. */
   async save(folder: string): Promise<void> {
     const {
-      settings: { run: { dtype }, diffusion, concat },
+      settings: { run: { dtype }, diffusion, concat, sample },
       beside,
       conditioning,
       frozen,
@@ -310,7 +311,8 @@ export class DiffusionCourse implements Course, Disposable {
     const index = isStable
       ? stableDiffusionJson(components, beside ? "inpaint" : "text")
       : { ...pipelineJson(components), ...(beside && { concat }) };
-    await writeJson(join(folder, "model_index.json"), index);
+    const asked = ownDefaultsJson({ steps: sample.steps, cfgScale: sample.cfg_scale });
+    await writeJson(join(folder, "model_index.json"), { ...index, ...asked });
   }
 
   [Symbol.dispose](): void {

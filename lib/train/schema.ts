@@ -60,8 +60,12 @@ const sample = {
   prompts: list(text("", ""), [], "what the samples show: texts, or names of classes"),
   boxes: list(text("", ""), [], "what lies where in samples: label@left,top,right,bottom"),
   count: whole(4, positive, "samples in a grid, or of each prompt"),
-  steps: whole(20, positive, "of the sampler"),
-  cfg_scale: number(5, notNegative, "guidance"),
+  steps: whole(
+    20,
+    positive,
+    "of the sampler, in samples and where the model is asked for nothing else",
+  ),
+  cfg_scale: number(5, notNegative, "guidance, likewise"),
   seed: whole(0, { least: 0, most: 2 ** 32 - 1 }, "of the samples' noise"),
 };
 

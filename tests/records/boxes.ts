@@ -38,10 +38,7 @@ export const boxes: Recipe = {
     const pictures = join(folder, "pictures");
     await writeDataset(pictures, layouts(TRAINED, FINE).map(example));
     const first = join(folder, "first");
-    yield {
-      what: "training the autoencoder, s",
-      value: await trained("autoencoder", "boxes_first", { data: pictures, folder: first }),
-    };
+    yield await trained("autoencoder", "boxes_first", { data: pictures, folder: first });
 
     const all = layouts(TRAINED + ASKED, COARSE);
     const asked = all.slice(TRAINED);
@@ -54,14 +51,11 @@ export const boxes: Recipe = {
 
     const model = join(folder, "model");
     const set = [`first_stage=${join(first, "vae")}`];
-    yield {
-      what: "training the denoiser, s",
-      value: await trained("diffusion", "boxes", { data, folder: model, set }),
-    };
+    yield await trained("diffusion", "boxes", { data, folder: model, set });
     const made = await drawn(
       device,
       model,
-      asked.map((boxes, i) => ({ prompt: "", boxes, seed: i, steps: 20, cfgScale: 1 })),
+      asked.map((boxes, i) => ({ prompt: "", boxes, seed: i, steps: 20 })),
     );
     yield* figures(asked, made);
     const shown = made.slice(0, 16);

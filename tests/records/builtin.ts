@@ -67,18 +67,12 @@ export const builtin: Recipe = {
       await Deno.copyFile(join(TAESD, file), join(stage, file));
     }
     const model = join(folder, "emoji");
-    yield {
-      what: "training, s",
-      value: await trained("diffusion", "builtin", {
-        data,
-        folder: model,
-        set: [`first_stage=${stage}`],
-      }),
-    };
+    const set = [`first_stage=${stage}`];
+    yield await trained("diffusion", "builtin", { data, folder: model, set });
     const made: Picture[] = await drawn(
       device,
       model,
-      names.map((name, i) => ({ prompt: captionsOf(name)[1], seed: i, steps: 20, cfgScale: 3 })),
+      names.map((name, i) => ({ prompt: captionsOf(name)[1], seed: i })),
     );
     yield {
       what: `names that gave back their picture, of ${names.length}`,

@@ -37,8 +37,7 @@ export const emoji: Recipe = {
     );
 
     const first = join(folder, "first");
-    const seconds = await trained("autoencoder", "emoji_first", { data, folder: first });
-    yield { what: "training the autoencoder, s", value: seconds };
+    yield await trained("autoencoder", "emoji_first", { data, folder: first });
     const again = await reconstructed(device, join(first, "vae"), originals);
     const fidelity = originals.map((picture, i) => psnr(picture, again[i]));
     yield { what: "PSNR of reconstructions, mean, dB", value: meanOf(fidelity), least: 32 };
@@ -46,14 +45,11 @@ export const emoji: Recipe = {
 
     const model = join(folder, "model");
     const set = [`first_stage=${join(first, "vae")}`];
-    yield {
-      what: "training the denoiser, s",
-      value: await trained("diffusion", "emoji", { data, folder: model, set }),
-    };
+    yield await trained("diffusion", "emoji", { data, folder: model, set });
     const made = await drawn(
       device,
       model,
-      NAMES.map((prompt, i) => ({ prompt, seed: i, steps: 20, cfgScale: 1 })),
+      NAMES.map((prompt, i) => ({ prompt, seed: i, steps: 20 })),
     );
     yield* judged(originals, made);
     await writeSheet(join(folder, "emoji.png"), [...originals, ...again, ...made], {

@@ -39,10 +39,7 @@ export const fashion: Recipe = {
     });
 
     const first = join(folder, "first");
-    yield {
-      what: "training the autoencoder, s",
-      value: await trained("autoencoder", "fashion_first", { data, folder: first }),
-    };
+    yield await trained("autoencoder", "fashion_first", { data, folder: first });
     const originals = Array.from({ length: 100 }, (_, i) => pictureAt(unseen.pixels, i));
     const again = await reconstructed(device, join(first, "vae"), originals);
     yield {
@@ -52,16 +49,13 @@ export const fashion: Recipe = {
 
     const model = join(folder, "model");
     const set = [`first_stage=${join(first, "vae")}`];
-    yield {
-      what: "training the denoiser, s",
-      value: await trained("diffusion", "fashion", { data: few, folder: model, set }),
-    };
+    yield await trained("diffusion", "fashion", { data: few, folder: model, set });
 
     using classifier = await Classifier.train(device, real, CLASSES.length);
     const held = accuracy(await classifier.classesOf(unseen.pixels), unseen.labels);
     yield { what: "share of unseen real pictures that the net knows", value: held, least: 0.85 };
     const requests = CLASSES.map((label, i) => ({
-      ...{ prompt: "", label, seed: i * SAMPLES, batchCount: SAMPLES, steps: 10, cfgScale: 3 },
+      ...{ prompt: "", label, seed: i * SAMPLES, batchCount: SAMPLES },
     }));
     const made = await drawn(device, model, requests);
     const grey = new Uint8Array(made.flatMap((picture) => [...flatten(picture, 1).data]));

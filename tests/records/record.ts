@@ -35,6 +35,9 @@ export interface Recipe {
 /** Readers of a run's settings. */
 const CONFIGS = { autoencoder: autoencoderConfig, diffusion: diffusionConfig } as const;
 
+/** What a run is of. */
+const WHAT = { autoencoder: "autoencoder", diffusion: "denoiser" } as const;
+
 /** What a run leaves when it is over. */
 const LEFT: Readonly<Record<keyof typeof CONFIGS, string>> = {
   autoencoder: "vae/config.json",
@@ -42,8 +45,8 @@ const LEFT: Readonly<Record<keyof typeof CONFIGS, string>> = {
 };
 
 /**
- * Runs `ldm train` with settings/NAME.toml, or goes on with what was interrupted, and returns the seconds that all steps
- * took. Throws an error where the command fails.
+ * Runs `ldm train` with settings/NAME.toml, or goes on with what was interrupted, and tells the seconds that all steps took.
+ * Throws an error where the command fails.
  */
 export async function trained(
   kind: keyof typeof CONFIGS,
@@ -53,7 +56,7 @@ export async function trained(
     readonly folder: string;
     readonly set?: readonly string[];
   },
-): Promise<number> {
+): Promise<Figure> {
   if (!await exists(join(folder, LEFT[kind]))) {
     const settings = fileURLToPath(new URL(`settings/${name}.toml`, import.meta.url));
     const resume = await exists(join(folder, "checkpoints")) ? ["--resume"] : [];
@@ -67,8 +70,10 @@ export async function trained(
   const { optimizer: { batch, accumulate } } = CONFIGS[kind]([
     await readSettingsFile(join(folder, "config.toml")),
   ]);
-  return parseRecords(await Deno.readTextFile(join(folder, "log.ndjson")))
-    .reduce((sum, record) => sum + batch * accumulate / record.samples_per_second, 0);
+  const records = parseRecords(await Deno.readTextFile(join(folder, "log.ndjson")));
+  const value = records
+    .reduce((sum, { samples_per_second }) => sum + batch * accumulate / samples_per_second, 0);
+  return { what: `training the ${WHAT[kind]}, s`, value };
 }
 
 async function exists(path: string): Promise<boolean> {

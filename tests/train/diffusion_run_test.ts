@@ -150,7 +150,8 @@ async function bothWaysIn(
   await using device = await openDevice();
   await using model = await loadModel(device, config.run.folder, { weights: "f32" });
   const make: Make = async (request) => {
-    const all = { prompt: "", steps: 3, cfgScale: 4, seed: 5, sampler: "ddim", ...request };
+    // steps and guidance are the run's own, which the folder tells
+    const all = { prompt: "", seed: 5, sampler: "ddim", ...request };
     for await (const event of textToImage(model, { ...all, schedule: "leading" })) {
       if (event.kind === "image") return event.image.data;
     }
