@@ -13,7 +13,7 @@ import { type MeanLoss, summarise, type Summary } from "../train/summary.ts";
 export interface RunReport {
   readonly json: Readonly<Record<string, unknown>>;
   readonly lines: readonly string[];
-  /** Where its model is, if it has been saved: a checkpoint that can be inspected by itself. */
+  /** Where its model is, if it has been saved: a checkpoint or a LoRA, which can be inspected by itself. */
   readonly model: string | undefined;
 }
 
@@ -63,7 +63,7 @@ export async function describeRun(path: string): Promise<RunReport> {
       ...Object.entries(places).map(([name, place]) => `${name}: ${place}`),
       ...problems.map((problem) => `not as it should be: ${problem}`),
     ],
-    model: settings?.kind === "lora" ? undefined : places.model,
+    model: places.model,
   };
 }
 

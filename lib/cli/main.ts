@@ -36,7 +36,10 @@ const COMMANDS: Readonly<Record<string, Subcommand>> = {
   rerun: { summary: "a picture again, from what its own file says", run: rerun },
   encode: { summary: "a picture to latents: the first stage alone", run: encode },
   decode: { summary: "latents to a picture", run: decode },
-  inspect: { summary: "what a checkpoint, a picture or a training run holds", run: inspect },
+  inspect: {
+    summary: "what a checkpoint, a LoRA, a picture or a training run holds",
+    run: inspect,
+  },
   tokens: { summary: "what a prompt is read as: chunks, tokens, weights", run: tokens },
   train: { summary: "a model from pictures: an autoencoder, a denoiser, a LoRA", run: train },
   doctor: { summary: "what this device can do, and whether it computes correctly", run: doctor },

@@ -2,7 +2,7 @@
 
 import { FormatError } from "../base/errors.ts";
 import { type Checkpoint, type ComponentName, openCheckpoint } from "../formats/checkpoint.ts";
-import { LORA_COMPONENTS } from "../formats/lora.ts";
+import { LORA_COMPONENTS } from "../formats/lora_names.ts";
 import type { Device } from "../gpu/device.ts";
 import { FAMILIES } from "../models/config.ts";
 import type { Manifest } from "../nn/params.ts";

@@ -14,6 +14,7 @@ import {
   type TaesdConfig,
   taesdDecode,
   taesdEncode,
+  taesdFactor,
 } from "../models/taesd.ts";
 import {
   decodeLatent,
@@ -137,10 +138,6 @@ export function klFirstStage(config: VaeConfig, programs: Halves): FirstStage {
       };
     },
   };
-}
-
-function taesdFactor(config: TaesdConfig): number {
-  return 2 ** (config.decoderBlocks.length - 1);
 }
 
 /** TAESD with its halves' parameters named under "taesd_decoder" and "taesd_encoder". */

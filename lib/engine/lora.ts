@@ -6,7 +6,8 @@
 import { toF16 } from "../base/dtype.ts";
 import { FormatError } from "../base/errors.ts";
 import type { WeightInfo, Weights } from "../formats/checkpoint.ts";
-import { LORA_COMPONENTS, type LoraComponent, LoraFile, type LoraLayer } from "../formats/lora.ts";
+import { LoraFile, type LoraLayer } from "../formats/lora.ts";
+import { LORA_COMPONENTS, type LoraComponent } from "../formats/lora_names.ts";
 import { toFloat32 } from "../formats/safetensors.ts";
 import { fold } from "../nn/lora.ts";
 

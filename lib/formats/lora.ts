@@ -10,20 +10,17 @@
 
 import { FormatError } from "../base/errors.ts";
 import { type Shape, show, sizeOf } from "../base/shape.ts";
-import { toOriginal } from "./keys.ts";
 import {
-  floatTensor,
-  type FloatType,
-  SafetensorsFile,
-  type TensorData,
-  type TensorEntry,
-  toFloat32,
-  writeSafetensors,
-} from "./safetensors.ts";
-
-/** The parts of a model that LoRAs change. */
-export const LORA_COMPONENTS = ["unet", "text_encoder", "text_encoder_2"] as const;
-export type LoraComponent = (typeof LORA_COMPONENTS)[number];
+  endOf,
+  layerOf,
+  LORA_COMPONENTS,
+  type LoraComponent,
+  type LoraDialect,
+  otherChange,
+  type Spelling,
+  spellingsOf,
+} from "./lora_names.ts";
+import { type FileDType, SafetensorsFile, type TensorEntry, toFloat32 } from "./safetensors.ts";
 
 /** One layer's matrices, row-major. */
 export interface LoraFactors {
@@ -40,13 +37,36 @@ export interface LoraFactors {
 interface Entry {
   /** The layer's name in the file. */
   readonly source: string;
+  readonly component: LoraComponent;
   readonly down: TensorEntry;
   readonly up: TensorEntry;
   readonly alpha: TensorEntry | undefined;
 }
 
-/** A part of the model, and a layer's name in it with underscores. */
-type Spelling = `${LoraComponent} ${string}`;
+/** What can be told of a layer of a file without any model. */
+export interface LoraPart {
+  /** The layer's name in the file. */
+  readonly source: string;
+  readonly component: LoraComponent;
+  readonly rank: number;
+  /** The rank, where the file does not say. */
+  readonly alpha: number;
+  /** Of its two matrices. */
+  readonly dtypes: readonly FileDType[];
+  /** How many numbers they hold. */
+  readonly parameters: number;
+  readonly bytes: number;
+}
+
+/** A layer of a file that has other extents than the model's. */
+export interface LoraMisfit {
+  /** The layer's name in the file. */
+  readonly source: string;
+  readonly down: Shape;
+  readonly up: Shape;
+  /** Of the model's weight. */
+  readonly expected: Shape;
+}
 
 /** An open LoRA. Dispose of it to close its file. */
 export class LoraFile implements Disposable {
@@ -81,35 +101,80 @@ export class LoraFile implements Disposable {
     return this.#entries.size;
   }
 
+  /** Whose names its layers have: one tool's, as a rule. */
+  get dialects(): readonly LoraDialect[] {
+    const found = this.#file.tensors.keys().map((name) => endOf(name)?.dialect);
+    return [...new Set(found)].filter((dialect) => dialect !== undefined);
+  }
+
+  /** Tensors that are no part of any layer. */
+  get strays(): readonly string[] {
+    return [...this.#file.tensors.keys()].filter((name) => endOf(name) === undefined);
+  }
+
+  /** What it has of each layer. Reads every α. */
+  async parts(): Promise<LoraPart[]> {
+    const parts: LoraPart[] = [];
+    for (const { source, component, down, up, alpha } of this.#entries.values()) {
+      const rank = down.shape[0];
+      const tensors = [down, up];
+      parts.push({
+        source,
+        component,
+        rank,
+        alpha: alpha
+          ? (await this.#floats(alpha))[0]
+          : alphaOf(this.#adapters.get(component), source, rank),
+        dtypes: tensors.map(({ dtype }) => dtype),
+        parameters: tensors.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
+        bytes: tensors.reduce((sum, { start, end }) => sum + end - start, 0),
+      });
+    }
+    return parts;
+  }
+
   /**
-   * Which of a component's layers it changes, of those that the model has. Names are diffusers', without the component's.
-   * Throws `FormatError` where a layer has other extents; `shapeOf` gives those of its weight in a checkpoint.
+   * Which of a component's layers it changes, of those that a model has: those that fit, and those that have other extents.
+   * Names are diffusers', without the component's; `shapes` are those of weights in a checkpoint.
    */
+  compare(
+    component: LoraComponent,
+    shapes: ReadonlyMap<string, Shape>,
+  ): {
+    readonly layers: ReadonlyMap<string, LoraLayer>;
+    readonly misfits: readonly LoraMisfit[];
+  } {
+    const layers = new Map<string, LoraLayer>();
+    const misfits: LoraMisfit[] = [];
+    const spelt = spellingsOf(component, [...shapes.keys()]);
+    for (const [name, shape] of shapes) {
+      const entry = spelt(name).map((each) => this.#entries.get(each))
+        .find((each) => each !== undefined);
+      if (!entry) continue;
+      const { down: { shape: down }, up: { shape: up }, source } = entry;
+      const rank = down[0];
+      const width = sizeOf(shape) / shape[0];
+      if (sizeOf(down) === rank * width && sizeOf(up) === shape[0] * rank) {
+        layers.set(name, { source, read: () => this.#read(component, name, entry) });
+      } else misfits.push({ source, down, up, expected: shape });
+    }
+    return { layers, misfits };
+  }
+
+  /** The layers that fit, of `compare`. Throws `FormatError` where a layer has other extents. */
   layersOf(
     component: LoraComponent,
     shapes: ReadonlyMap<string, Shape>,
   ): ReadonlyMap<string, LoraLayer> {
-    const found = new Map<string, LoraLayer>();
-    const spelt = spellingsOf(component, [...shapes.keys()]);
-    for (const [name, shape] of shapes) {
-      const entry = spelt(name).map((each) => this.#entries.get(`${component} ${each}`))
-        .find((each) => each !== undefined);
-      if (!entry) continue;
-      const { down, up, source } = entry;
-      const rank = down.shape[0];
-      const width = sizeOf(shape) / shape[0];
-      if (sizeOf(down.shape) !== rank * width || sizeOf(up.shape) !== shape[0] * rank) {
-        throw new FormatError(
-          `Cannot use the LoRA "${this.path}": its "${source}" is ${show(up.shape)} by ${
-            show(down.shape)
-          }, and that layer's weight is ${
-            show(shape)
-          }; was it trained for another family of models?`,
-        );
-      }
-      found.set(name, { source, read: () => this.#read(component, name, entry) });
-    }
-    return found;
+    const { layers, misfits: [misfit] } = this.compare(component, shapes);
+    if (misfit === undefined) return layers;
+    const { source, down, up, expected } = misfit;
+    throw new FormatError(
+      `Cannot use the LoRA "${this.path}": its "${source}" is ${show(up)} by ${show(down)}, ` +
+        `and that layer's weight is ${
+          show(expected)
+        }; was it trained for another family of models?`,
+    );
   }
 
   /** The names in the file of layers other than these. */
@@ -120,14 +185,16 @@ export class LoraFile implements Disposable {
   }
 
   async #read(component: LoraComponent, name: string, entry: Entry): Promise<LoraFactors> {
-    const floats = async ({ name, dtype }: TensorEntry) =>
-      toFloat32(dtype, await this.#file.read(name), name);
     const { down, up, alpha } = entry;
     const rank = down.shape[0];
     const scale = alpha
-      ? (await floats(alpha))[0] / rank
+      ? (await this.#floats(alpha))[0] / rank
       : scaleOf(this.#adapters.get(component), name, rank);
-    return { down: await floats(down), up: await floats(up), rank, scale };
+    return { down: await this.#floats(down), up: await this.#floats(up), rank, scale };
+  }
+
+  async #floats({ name, dtype }: TensorEntry): Promise<Float32Array<ArrayBuffer>> {
+    return toFloat32(dtype, await this.#file.read(name), name);
   }
 
   [Symbol.dispose](): void {
@@ -142,91 +209,28 @@ export interface LoraLayer {
   read(): Promise<LoraFactors>;
 }
 
-// ---- names
-
-/** What a tensor is of its layer, by the end of its name. */
-const ENDS: readonly (readonly [RegExp, "down" | "up" | "alpha"])[] = [
-  [/\.lora_down\.weight$|\.lora_A(\.default)?\.weight$/, "down"],
-  [/\.lora_up\.weight$|\.lora_B(\.default)?\.weight$/, "up"],
-  [/(\.lora|\.lora_linear_layer|_lora)\.down\.weight$/, "down"],
-  [/(\.lora|\.lora_linear_layer|_lora)\.up\.weight$/, "up"],
-  [/\.alpha$/, "alpha"],
-];
-
-/** Changes of other kinds, by what their names hold. */
-const OTHERS: readonly (readonly [RegExp, string])[] = [
-  [/dora_scale|lora_magnitude_vector/, "a DoRA, which also scales weights"],
-  [/\.hada_/, "a LoHa, a product of products"],
-  [/\.lokr_/, "a LoKr, a Kronecker product"],
-  [/\.lora_mid\.|\.oft_|\.boft_|\.ia3|\.on_input$/, "a LyCORIS of another kind"],
-  [/\.diff(_b)?$/, "a whole difference of weights"],
-  [/\.lora_(B|up)(\.default)?\.bias$/, "a LoRA with biases"],
-];
-
-/** What stands before a layer's name, and the part of the model it is in; the first that fits counts. */
-const PREFIXES: readonly (readonly [RegExp, LoraComponent])[] = [
-  [/^lora_unet_|^(base_model\.model\.)?(unet|diffusion_model)\./, "unet"],
-  [/^lora_te2_|^text_encoder_2\./, "text_encoder_2"],
-  [/^lora_te1?_|^text_encoder\./, "text_encoder"],
-  [/^base_model\.model\.(?=text_model)|^(?=text_model\.)/, "text_encoder"],
-  [/^base_model\.model\.|^(?=(down_blocks|mid_block|up_blocks|conv_in|conv_out)\.)/, "unet"],
-];
-
-/** Other names of a text encoder's layers: old diffusers', and those of transformers 5. */
-const TEXT: readonly (readonly [RegExp, string])[] = [
-  [/self_attn_to_(q|k|v)$/, "self_attn_$1_proj"],
-  [/self_attn_to_out$/, "self_attn_out_proj"],
-  [/^(?=encoder_layers_)/, "text_model_"],
-];
-
-/** `undefined` for a name that is no layer's. */
-function spell(name: string): Spelling | undefined {
-  const found = PREFIXES.find(([prefix]) => prefix.test(name));
-  if (!found) return undefined;
-  const [prefix, component] = found;
-  let rest = name.replace(prefix, "").replaceAll(".processor.", ".").replaceAll(".", "_");
-  for (const [old, now] of TEXT) rest = rest.replace(old, now);
-  return `${component} ${rest.replace(/_to_out$/, "_to_out_0")}`;
-}
-
-/** The ways to spell the layers of a component, diffusers' first. */
-function spellingsOf(
-  component: LoraComponent,
-  names: readonly string[],
-): (name: string) => readonly string[] {
-  const underscored = (name: string) => name.replaceAll(".", "_");
-  if (component !== "unet") return (name) => [underscored(name)];
-  const { relations } = toOriginal("unet", names.map((name) => `${name}.weight`));
-  const originals = new Map(relations.map(({ diffusers, original }) => [diffusers, original]));
-  return (name) => {
-    const original = originals.get(`${name}.weight`);
-    return [name, ...(original ? [original.replace(/\.weight$/, "")] : [])].map(underscored);
-  };
-}
+// ---- tensors
 
 function entriesOf({ path, tensors }: SafetensorsFile): Map<Spelling, Entry> {
   const refuse = (what: string) => new FormatError(`Cannot use "${path}" as a LoRA: ${what}`);
   const parts = new Map<string, Partial<Record<"down" | "up" | "alpha", TensorEntry>>>();
   const strange: string[] = [];
   for (const tensor of tensors.values()) {
-    const other = OTHERS.find(([pattern]) => pattern.test(tensor.name));
+    const other = otherChange(tensor.name);
     if (other) {
-      throw refuse(
-        `it is ${other[1]} ("${tensor.name}"); only products of two matrices can be added`,
-      );
+      throw refuse(`it is ${other} ("${tensor.name}"); only products of two matrices can be added`);
     }
-    const end = ENDS.find(([pattern]) => pattern.test(tensor.name));
+    const end = endOf(tensor.name);
     if (!end) {
       strange.push(tensor.name);
       continue;
     }
-    const source = tensor.name.replace(end[0], "");
-    parts.set(source, { ...parts.get(source), [end[1]]: tensor });
+    parts.set(end.source, { ...parts.get(end.source), [end.part]: tensor });
   }
   const entries = new Map<Spelling, Entry>();
   for (const [source, { down, up, alpha }] of parts) {
-    const spelling = spell(source);
-    if (!spelling) {
+    const place = layerOf(source);
+    if (!place) {
       throw refuse(`its "${source}" is no layer of a UNet or text encoder of Stable Diffusion`);
     }
     if (!down || !up) {
@@ -239,7 +243,8 @@ function entriesOf({ path, tensors }: SafetensorsFile): Map<Spelling, Entry> {
         }, do not fit each other`,
       );
     }
-    entries.set(spelling, { source, down, up, alpha });
+    const { component, layer } = place;
+    entries.set(`${component} ${layer}`, { source, component, down, up, alpha });
   }
   if (entries.size === 0) {
     const has = strange.length > 0 ? `only others ("${strange[0]}" …)` : "none";
@@ -287,78 +292,17 @@ function adaptersOf({ path, metadata }: SafetensorsFile): Adapters {
   }));
 }
 
+/** What is said of a layer, by its whole name or one in which only the component's is left out. */
+function saidOf({ patterns, alpha }: Adapter, name: string): number | undefined {
+  return [...patterns].find(([end]) => name === end || name.endsWith(`.${end}`))?.[1] ?? alpha;
+}
+
+function alphaOf(adapter: Adapter | undefined, name: string, rank: number): number {
+  return adapter && saidOf(adapter, name) || rank;
+}
+
 function scaleOf(adapter: Adapter | undefined, name: string, rank: number): number {
-  if (!adapter) return 1;
-  const own = [...adapter.patterns].find(([end]) => name === end || name.endsWith(`.${end}`));
-  const alpha = own?.[1] ?? adapter.alpha;
+  const alpha = adapter && saidOf(adapter, name);
   if (alpha === undefined) return 1;
-  return alpha / (adapter.stabilised ? Math.sqrt(rank) : rank);
-}
-
-// ---- writing
-
-/** A layer to be written. */
-export interface LoraLayerData {
-  readonly component: LoraComponent;
-  /** diffusers' name of the layer, without the component's. */
-  readonly name: string;
-  /** [rank, in] or [rank, in, kh, kw] */
-  readonly down: { readonly shape: Shape; readonly data: Float32Array<ArrayBuffer> };
-  /** [out, rank] or [out, rank, 1, 1] */
-  readonly up: { readonly shape: Shape; readonly data: Float32Array<ArrayBuffer> };
-  readonly alpha: number;
-}
-
-export const LORA_NAMINGS = ["kohya", "diffusers"] as const;
-export type LoraNaming = (typeof LORA_NAMINGS)[number];
-
-/** The tensors of a layer under the names of each kind of tool. `twoEncoders`: the model is an SDXL. */
-const WRITERS: Readonly<
-  Record<
-    LoraNaming,
-    (
-      layer: LoraLayerData,
-      options: { readonly twoEncoders: boolean; readonly dtype: FloatType },
-    ) => TensorData[]
-  >
-> = {
-  kohya({ component, name, down, up, alpha }, { twoEncoders, dtype }) {
-    const prefix = {
-      unet: "lora_unet",
-      text_encoder: twoEncoders ? "lora_te1" : "lora_te",
-      text_encoder_2: "lora_te2",
-    }[component];
-    const layer = `${prefix}_${name.replaceAll(".", "_")}`;
-    return [
-      floatTensor(`${layer}.lora_down.weight`, down.shape, down.data, dtype),
-      floatTensor(`${layer}.lora_up.weight`, up.shape, up.data, dtype),
-      floatTensor(`${layer}.alpha`, [], Float32Array.of(alpha), dtype),
-    ];
-  },
-  // its readers take α for the rank, so that the scale is put into a matrix
-  diffusers({ component, name, down, up, alpha }, { dtype }) {
-    const scale = alpha / down.shape[0];
-    const scaled = scale === 1 ? up.data : up.data.map((value) => value * scale);
-    const layer = `${component}.${name}`;
-    return [
-      floatTensor(`${layer}.lora_A.weight`, down.shape, down.data, dtype),
-      floatTensor(`${layer}.lora_B.weight`, up.shape, scaled, dtype),
-    ];
-  },
-};
-
-/** Writes a LoRA whole. Throws `FileError`. */
-export async function writeLora(
-  path: string,
-  layers: readonly LoraLayerData[],
-  options: {
-    readonly naming: LoraNaming;
-    readonly twoEncoders: boolean;
-    readonly dtype: FloatType;
-    readonly metadata: Readonly<Record<string, string>>;
-  },
-): Promise<void> {
-  const { naming, metadata } = options;
-  const tensors = layers.flatMap((layer) => WRITERS[naming](layer, options));
-  await writeSafetensors(path, tensors, { format: "pt", ...metadata });
+  return alpha / (adapter?.stabilised ? Math.sqrt(rank) : rank);
 }

@@ -24,6 +24,11 @@ export interface TaesdConfig {
   readonly decoderBlocks: readonly number[];
 }
 
+/** Pixels of the picture to one of the latent, along one side. */
+export function taesdFactor({ decoderBlocks }: TaesdConfig): number {
+  return 2 ** (decoderBlocks.length - 1);
+}
+
 /** TAESD and TAESDXL as published: github.com/madebyollin/taesd, taesd.py. */
 export const TAESD: TaesdConfig = {
   inChannels: 3,

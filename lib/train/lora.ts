@@ -11,12 +11,8 @@ import type { SchedulerConfig } from "../diffusion/plan.ts";
 import { alphasCumprod, BETAS, rescaleZeroTerminalSnr } from "../diffusion/schedule.ts";
 import { clipManifest, unetManifest } from "../engine/stages.ts";
 import { makeFolder } from "../formats/diffusers_folder.ts";
-import {
-  LORA_COMPONENTS,
-  type LoraLayerData,
-  type LoraNaming,
-  writeLora,
-} from "../formats/lora.ts";
+import { LORA_COMPONENTS } from "../formats/lora_names.ts";
+import { type LoraLayerData, type LoraNaming, writeLora } from "../formats/lora_writer.ts";
 import { sheet } from "../formats/sheet.ts";
 import type { Parameters, StoredParameter } from "../gpu/buffers.ts";
 import type { Device } from "../gpu/device.ts";

@@ -6,7 +6,7 @@
 
 import { PREDICTIONS } from "../diffusion/denoiser.ts";
 import { BOX_ORDERS } from "../formats/boxes.ts";
-import { LORA_NAMINGS } from "../formats/lora.ts";
+import { LORA_NAMINGS } from "../formats/lora_writer.ts";
 import { FILTER_NAMES } from "../formats/resample.ts";
 import { FLOAT_TYPES } from "../formats/safetensors.ts";
 import { choice, flag, list, number, requiredText, text, whole } from "../formats/settings.ts";

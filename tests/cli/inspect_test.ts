@@ -14,7 +14,10 @@ Deno.test("ldm inspect tells what a checkpoint is and holds, without a GPU", asy
   const { code, stdout, stderr } = await ldm(["inspect", `${FIXTURES}/tiny/sdxl`], { env });
   deepEqual([code, stderr], [0, ""]);
   match(stdout, /: a diffusers folder, Stable Diffusion XL\n/);
-  match(stdout, /^ {2}unet +[\d.]+ k parameters +\d+ tensors +\d+ kB +F32$/m);
+  match(
+    stdout,
+    /^ {2}unet +[\d.]+ k parameters +\d+ tensors +\d+ kB +F32 +latents of 4 channels, text 40 wide$/m,
+  );
   const json = await ldm(["inspect", `${FIXTURES}/tiny/lcm`, "--json"], { env });
   const told = JSON.parse(json.stdout);
   deepEqual([told.kind, told.form, told.family, told.variant], [

@@ -1,13 +1,9 @@
 import assert from "node:assert/strict";
 import type { Shape } from "../../lib/base/shape.ts";
 import { openCheckpoint, requireComponent } from "../../lib/formats/checkpoint.ts";
-import {
-  LORA_NAMINGS,
-  type LoraComponent,
-  LoraFile,
-  type LoraLayerData,
-  writeLora,
-} from "../../lib/formats/lora.ts";
+import { LoraFile } from "../../lib/formats/lora.ts";
+import type { LoraComponent } from "../../lib/formats/lora_names.ts";
+import { LORA_NAMINGS, type LoraLayerData, writeLora } from "../../lib/formats/lora_writer.ts";
 import { type TensorData, writeSafetensors } from "../../lib/formats/safetensors.ts";
 import { fixture } from "../fixture.ts";
 import { inFolder } from "../folders.ts";
