@@ -291,6 +291,25 @@ Deno.test("DiffusionCourse leaves a frozen conditioner as it began, and saves it
   });
 });
 
+Deno.test("DiffusionCourse writes f16 where that is asked for, and a text encoder of no more words than are", async () => {
+  await inFolder(async (folder) => {
+    const data = await labelled(folder);
+    const diffusion = { conditioner: ["text"] };
+    const more = { run: { dtype: "f16" }, diffusion, text: { vocabulary: 600 } };
+    const run = join(folder, "run");
+    await train(settings(run, data, 1, more));
+    for (const path of ["unet/diffusion_pytorch_model", "text_encoder/model"]) {
+      using file = await SafetensorsFile.open(join(run, `${path}.safetensors`));
+      const dtypes = new Set([...file.tensors.values()].map(({ dtype }) => dtype));
+      assert.deepEqual([...dtypes], ["F16"], path);
+    }
+    const config = JSON.parse(await Deno.readTextFile(join(run, "text_encoder", "config.json")));
+    assert.equal(config.vocab_size, 600);
+    const words = await Deno.readTextFile(join(run, "tokenizer", "vocab.json"));
+    assert.equal(Object.keys(JSON.parse(words)).length, 600);
+  });
+});
+
 Deno.test("DiffusionCourse refuses settings that do not fit together, each in a sentence", async () => {
   await inFolder(async (folder) => {
     const data = await labelled(folder);
