@@ -212,7 +212,7 @@ export async function train(argv: readonly string[]): Promise<number> {
   const { lr, schedule, warmup, final } = optimizer;
   const loop: LoopOptions = {
     ...{ folder, config: text, steps, batch: optimizer.batch, accumulate: optimizer.accumulate },
-    ...{ rate: { lr, schedule, warmup, final }, ema: optimizer.ema },
+    ...{ rate: { lr, schedule, warmup, final } },
     ...{ saveEvery: save_every, keep, sampleEvery: shared.sample.every },
     ...{ resume: options.resume === true, memory: () => device.memory.live, signal: stop.signal },
   };

@@ -28,10 +28,10 @@ import type { WeightReader } from "./vectors.ts";
 
 /** AdamW's part of settings. */
 export function adamWOf(
-  { optimizer: { betas, eps, weight_decay, clip } }: Pick<AutoencoderConfig, "optimizer">,
+  { optimizer: { betas, eps, weight_decay, clip, ema } }: Pick<AutoencoderConfig, "optimizer">,
 ): AdamW {
   const [beta1, beta2] = betas;
-  return { beta1, beta2, eps, weightDecay: weight_decay, clip: clip === 0 ? undefined : clip };
+  return { beta1, beta2, eps, weightDecay: weight_decay, clip: clip === 0 ? undefined : clip, ema };
 }
 
 /** Examples as one value of the graph's input. */
@@ -234,11 +234,6 @@ export class AutoencoderCourse implements Course, Disposable {
     return { loss: told.get("loss")?.[0] ?? NaN, losses };
   }
 
-  /** The average where there is one, else the weights. */
-  get #best(): "average" | "weight" {
-    return this.#settings.optimizer.ema > 0 ? "average" : "weight";
-  }
-
   /** Latents and reconstructions of examples, whose latents are the distribution's mean, or codes. */
   async #reconstruct(
     examples: readonly ReadyExample[],
@@ -254,7 +249,7 @@ export class AutoencoderCourse implements Course, Disposable {
       : quantize(p, config.codes, encoded).nearest;
     const outputs = new Map([["latents", latents], ["made", decode(p, config, latents)]]);
     const { vectors } = this.trainers.vae;
-    using program = await compile(this.#device, outputs, vectors.parameters(this.#best), {
+    using program = await compile(this.#device, outputs, vectors.parameters(vectors.best), {
       label: "reconstructions",
     });
     const all: number[] = [];
@@ -304,7 +299,6 @@ export class AutoencoderCourse implements Course, Disposable {
     const scalingFactor = keepsScale ? config.scalingFactor : await this.#scale();
     const whole = json ?? vaeJson({ ...config, scalingFactor }, this.#settings.data.size);
     await saveComponent(join(folder, "vae"), whole, this.trainers.vae, "vae", {
-      from: this.#best,
       dtype: this.#settings.run.dtype,
     });
   }

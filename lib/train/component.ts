@@ -44,12 +44,9 @@ export interface Weight {
   readonly values: Float32Array<ArrayBuffer>;
 }
 
-/** All that a trainer changes. */
-export async function weightsOf(
-  { vectors }: Trainer,
-  from: "weight" | "average",
-): Promise<Weight[]> {
-  const values = await vectors.read(from);
+/** All that a trainer changes, at its best. */
+export async function weightsOf({ vectors }: Trainer): Promise<Weight[]> {
+  const values = await vectors.read(vectors.best);
   return [...vectors.places].map(([name, { entry }]) => ({
     entry,
     values: values.get(name) ?? new Float32Array(),
@@ -79,9 +76,9 @@ export async function saveComponent(
   config: Readonly<Record<string, unknown>>,
   trainer: Trainer,
   scope: string,
-  { from, dtype }: { readonly from: "weight" | "average"; readonly dtype: FloatType },
+  { dtype }: { readonly dtype: FloatType },
 ): Promise<void> {
-  const tensors = tensorsUnder(scope, await weightsOf(trainer, from), dtype);
+  const tensors = tensorsUnder(scope, await weightsOf(trainer), dtype);
   await writeComponent(folder, config, tensors, WEIGHT_FILES.diffusers);
 }
 

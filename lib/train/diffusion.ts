@@ -221,11 +221,6 @@ export class DiffusionCourse implements Course, Disposable {
     return { loss: results.get("loss")?.[0] ?? NaN, losses: {} };
   }
 
-  /** The average where there is one, else the weights. */
-  get #best(): "average" | "weight" {
-    return this.#parts.settings.optimizer.ema > 0 ? "average" : "weight";
-  }
-
   /** What samples show: what settings name, else what is known of the probe. */
   #wanted(): Told[] {
     const { settings: { sample: { prompts, boxes, count } }, shown } = this.#parts;
@@ -262,7 +257,7 @@ export class DiffusionCourse implements Course, Disposable {
     })]);
     const parameters: Parameters = new Map([
       ...frozen.parameters,
-      ...trainer.vectors.parameters(this.#best),
+      ...trainer.vectors.parameters(trainer.vectors.best),
     ]);
     using program = await compile(device, new Map([["prediction", prediction]]), parameters, {
       label: "the denoiser's samples",
@@ -292,7 +287,7 @@ export class DiffusionCourse implements Course, Disposable {
       frozen,
       trainer,
     } = this.#parts;
-    const weights = [...await weightsOf(trainer, this.#best), ...frozen.weights];
+    const weights = [...await weightsOf(trainer), ...frozen.weights];
     const tensors = tensorsUnder("unet", weights, dtype);
     await writeComponent(join(folder, "unet"), this.#json, tensors, WEIGHT_FILES.diffusers);
     const vae = await copyFirstStage(diffusion.first_stage, folder);

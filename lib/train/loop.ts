@@ -55,8 +55,6 @@ export interface LoopOptions {
   readonly batch: number;
   readonly accumulate: number;
   readonly rate: Omit<RateOptions, "steps">;
-  /** Decay of the weights' average; 0: it is the weights. */
-  readonly ema: number;
   /** Steps between checkpoints, 0 none; how many of them are kept, 0 all. */
   readonly saveEvery: number;
   readonly keep: number;
@@ -159,7 +157,7 @@ export async function* runCourse(
       const rate = learningRate(step, { ...options.rate, steps });
       const results = [];
       for (const trainer of Object.values(course.trainers)) {
-        results.push(await trainer.step(step + 1, { rate, emaDecay: options.ema }));
+        results.push(await trainer.step(step + 1, rate));
       }
       step += 1;
       const { loss = NaN, ...losses } = Object.fromEntries(totals);

@@ -228,11 +228,6 @@ export class LoraCourse implements Course, Disposable {
     return { loss: results.get("loss")?.[0] ?? NaN, losses: {} };
   }
 
-  /** The average where there is one, else the weights. */
-  get #best(): "average" | "weight" {
-    return this.#parts.settings.optimizer.ema > 0 ? "average" : "weight";
-  }
-
   /** A row of samples for each prompt. */
   async sample(): Promise<Picture> {
     const { settings: { sample: { prompts, count } }, shown } = this.#parts;
@@ -258,7 +253,7 @@ export class LoraCourse implements Course, Disposable {
       ...text.build(graph, rows),
     });
     const [prediction] = unstacked(withLowRanks([plain], ranks), parameters);
-    const all = new Map([...parameters, ...trainer.vectors.parameters(this.#best)]);
+    const all = new Map([...parameters, ...trainer.vectors.parameters(trainer.vectors.best)]);
     using program = await compile(device, new Map([["prediction", prediction]]), all, {
       label: "samples",
     });
@@ -278,7 +273,7 @@ export class LoraCourse implements Course, Disposable {
     const { settings, base, trainer } = this.#parts;
     const { rank, alpha, names } = settings.lora;
     await makeFolder(folder);
-    const weights = await weightsOf(trainer, this.#best);
+    const weights = await weightsOf(trainer);
     await writeLora(join(folder, fileOf(names, folder)), layersData(weights, alpha || rank), {
       naming: names,
       twoEncoders: base.textEncoders.size > 1,

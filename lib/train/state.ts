@@ -5,9 +5,9 @@
 
 import { FormatError } from "../base/errors.ts";
 import { SafetensorsFile, writeSafetensors } from "../formats/safetensors.ts";
-import type { VectorName } from "./optimizer.ts";
 import type { Position } from "./order.ts";
 import type { Trainer } from "./trainer.ts";
+import type { Vectors } from "./vectors.ts";
 
 export interface Progress {
   /** Steps that were made. */
@@ -19,7 +19,8 @@ export interface Progress {
 /** Trainers by name. */
 export type Trainers = Readonly<Record<string, Trainer>>;
 
-const KEPT = ["weight", "moment1", "moment2", "average"] as const satisfies readonly VectorName[];
+/** Gradients are not kept: each step begins with new ones. */
+const keptOf = ({ names }: Vectors) => names.filter((name) => name !== "gradient");
 const FORMAT = "ldm training state 1";
 
 /** Writes the state whole. Throws `FileError`. */
@@ -30,7 +31,7 @@ export async function writeState(
 ): Promise<void> {
   const tensors: { name: string; dtype: "F32"; shape: readonly number[]; data: Uint8Array }[] = [];
   for (const [trainer, { vectors }] of Object.entries(trainers)) {
-    for (const vector of KEPT) {
+    for (const vector of keptOf(vectors)) {
       for (const [name, data] of await vectors.read(vector)) {
         const shape = vectors.places.get(name)?.entry.shape ?? [data.length];
         const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
@@ -41,12 +42,12 @@ export async function writeState(
   await writeSafetensors(path, tensors, { format: FORMAT, progress: JSON.stringify(progress) });
 }
 
-/** Reads a state into trainers of the same parameters. Throws `FileError`, and `FormatError` where it is another run's. */
+/** Reads a state into trainers of the same parameters; an average that they do not have is left out. Throws `FileError`, and `FormatError` where it is another run's. */
 export async function readState(path: string, trainers: Trainers): Promise<Progress> {
   using file = await SafetensorsFile.open(path);
   const progress = progressOf(path, file.metadata);
   for (const [trainer, { vectors }] of Object.entries(trainers)) {
-    for (const vector of KEPT) {
+    for (const vector of keptOf(vectors)) {
       const values = new Map<string, Float32Array<ArrayBuffer>>();
       for (const [name, { entry }] of vectors.places) {
         const key = `${trainer}/${vector}/${name}`;

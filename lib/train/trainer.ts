@@ -75,7 +75,7 @@ function requireRoom(
 export interface TrainingMemory {
   /** What stays as it is: weights of other models, whatever encodes pictures and texts. */
   readonly frozen: number;
-  /** What is trained, with gradients, moments and average, and what changes it. */
+  /** What is trained, with gradients, moments and their average, and what changes it. */
   readonly trained: number;
   /** What a step computes, as it is planned. */
   readonly step: number;
@@ -129,8 +129,13 @@ export class Trainer implements Disposable {
     const manifest = [...manifestOf(whole.graph).values()].filter(({ name }) => isTrained(name));
     const before = device.memory.live;
     const places = placesOf(manifest, device.profile.maxBinding);
-    requireRoom(device, vectorBytes(places), label, "what is trained, with gradients and moments,");
-    const vectors = owned.use(new Vectors(device, manifest));
+    requireRoom(
+      device,
+      vectorBytes(places, settings),
+      label,
+      "what is trained, with gradients and moments,",
+    );
+    const vectors = owned.use(new Vectors(device, manifest, settings));
     const parameters = manifest.map(({ name, shape, role }) =>
       whole.graph.parameter(name, shape, role)
     );
@@ -195,11 +200,8 @@ export class Trainer implements Disposable {
   }
 
   /** Step t, counted from 1, on the mean of the gradients since the last one. */
-  async step(
-    t: number,
-    options: { readonly rate: number; readonly emaDecay: number },
-  ): Promise<StepResult> {
-    return await this.#parts.optimizer.step(t, options);
+  async step(t: number, rate: number): Promise<StepResult> {
+    return await this.#parts.optimizer.step(t, rate);
   }
 
   [Symbol.dispose](): void {

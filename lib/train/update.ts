@@ -1,20 +1,12 @@
 /** The optimiser on the device: gradients of micro-steps are added up, then one step of AdamW changes the weights. */
 
-import { release, storageBuffer } from "../gpu/buffers.ts";
+import { compileAdamW, compileSquares, scalarInputs, squareParts } from "../gpu/adamw.ts";
+import { readBack, release, storageBuffer } from "../gpu/buffers.ts";
 import type { Device } from "../gpu/device.ts";
 import { compile, type DeviceRange, type Program } from "../gpu/program.ts";
-import type { Tensor } from "../graph/tensor.ts";
-import {
-  accumulated,
-  type AdamW,
-  adamW,
-  type Scalars,
-  scalarsAt,
-  squaresOf,
-  VECTORS,
-  WIDTH,
-} from "./optimizer.ts";
-import type { Group, Vectors } from "./vectors.ts";
+import { Graph, type Tensor } from "../graph/tensor.ts";
+import { type AdamW, scalarsAt, WIDTH } from "./optimizer.ts";
+import type { Vectors } from "./vectors.ts";
 
 /** What a step did. */
 export interface StepResult {
@@ -24,108 +16,106 @@ export interface StepResult {
   readonly skipped: boolean;
 }
 
-/** Rows of a group that are changed at a time. */
-interface Chunk {
-  readonly buffers: Group["buffers"];
-  /** In bytes. */
-  readonly offset: number;
-  /** Gradients of a micro-step that are added to those before. */
-  readonly fresh: GPUBuffer | undefined;
-}
-
-/** Programs that change all chunks, one after another. */
+/** Programs that are run for each chunk of rows, one after another. */
 interface Programs {
   readonly step: Program;
+  /** Parts of Σ g². */
+  readonly squares: Program;
   /** Adds the gradients of a micro-step to those before; where steps have several. */
   readonly sum: Program | undefined;
-  /** Σ g² of each group. */
-  readonly squares: readonly Program[];
 }
-
-const UPDATED = ["weight", "moment1", "moment2", "average"] as const;
 
 export interface OptimizerOptions extends AdamW {
   /** Gradients of several micro-steps are added up for a step. */
   readonly accumulates: boolean;
 }
 
+/** What an optimiser is made of. */
+interface Parts {
+  readonly device: Device;
+  readonly settings: AdamW;
+  /** Sets of places of gradients. */
+  readonly places: readonly (readonly GPUBuffer[])[];
+  /** Where the gradients of each chunk lie. */
+  readonly chunks: readonly DeviceRange[];
+  readonly programs: Programs;
+  /** Parts of Σ g² of all chunks. */
+  readonly squares: GPUBuffer;
+}
+
 export class Optimizer implements Disposable {
-  readonly #groups: readonly Group[];
-  readonly #chunks: readonly Chunk[];
-  readonly #programs: Programs;
-  readonly #settings: AdamW;
+  readonly #parts: Parts;
   readonly #owned: DisposableStack;
   /** Micro-steps whose gradients were taken since the last step. */
   #count = 0;
 
-  private constructor(
-    settings: AdamW,
-    groups: readonly Group[],
-    chunks: readonly Chunk[],
-    programs: Programs,
-    owned: DisposableStack,
-  ) {
-    this.#settings = settings;
-    this.#groups = groups;
-    this.#chunks = chunks;
-    this.#programs = programs;
+  private constructor(parts: Parts, owned: DisposableStack) {
+    this.#parts = parts;
     this.#owned = owned;
   }
 
   static async make(
     device: Device,
-    { groups, chunk }: Vectors,
+    { groups, chunk, names }: Vectors,
     settings: OptimizerOptions,
   ): Promise<Optimizer> {
     using owned = new DisposableStack();
-    const chunks = groups.flatMap(({ rows, buffers }): Chunk[] => {
-      const fresh = settings.accumulates
-        ? owned.adopt(
-          storageBuffer(device, rows * WIDTH * 4, "gradients of a micro-step"),
-          (buffer) => release(device, { kind: "buffer", buffer }),
-        )
-        : undefined;
-      const each = (i: number) => ({ buffers, fresh, offset: i * chunk * WIDTH * 4 });
-      return Array.from({ length: rows / chunk }, (_, i) => each(i));
-    });
-    const made = async (
-      outputs: Readonly<Record<string, Tensor>>,
-      bound: readonly Readonly<Record<string, GPUBuffer | DeviceRange>>[],
-    ) =>
-      owned.use(
-        await compile(device, new Map(Object.entries(outputs)), new Map(), {
-          bound: bound.map((set) => new Map(Object.entries(set))),
-          label: "the optimiser",
-        }),
+    const bufferOf = (bytes: number, label: string) =>
+      owned.adopt(
+        storageBuffer(device, bytes, label),
+        (buffer) => release(device, { kind: "buffer", buffer }),
       );
-    const vectors = chunks.map(({ buffers, offset }) =>
-      Object.fromEntries(VECTORS.map((name) => [name, { buffer: buffers[name], offset }]))
+    const numbers = chunk * WIDTH;
+    const chunks = groups.flatMap((group, i) =>
+      Array.from(
+        { length: group.rows / chunk },
+        (_, at) => ({ group, i, offset: at * numbers * 4 }),
+      )
     );
-    const sums = chunks.flatMap(({ buffers, fresh, offset }) =>
-      fresh
-        ? [{ total: { buffer: buffers.gradient, offset }, gradient: { buffer: fresh, offset } }]
-        : []
-    );
-    const squares: Program[] = [];
-    for (const { rows, buffers: { gradient } } of groups) {
-      squares.push(await made({ squares: squaresOf(rows) }, [{ gradient }]));
-    }
+    const first = groups.map(({ bufferOf }) => bufferOf("gradient"));
+    const fresh = settings.accumulates
+      ? groups.map(({ rows }) => bufferOf(rows * WIDTH * 4, "gradients of a micro-step"))
+      : undefined;
+    const gradients = chunks.map(({ i, offset }) => ({ buffer: first[i], offset }));
+    const partBytes = squareParts(numbers) * 4;
+    const squares = bufferOf(chunks.length * partBytes, "squares of gradients");
+    const set = (entries: Readonly<Record<string, DeviceRange>>) =>
+      new Map(Object.entries(entries));
     const programs = {
-      squares,
-      step: await made({ ...adamW(chunk, settings) }, vectors),
-      sum: sums.length > 0 ? await made({ total: accumulated(chunk) }, sums) : undefined,
+      squares: owned.use(
+        await compileSquares(
+          device,
+          numbers,
+          gradients.map((x, at) => set({ x, parts: { buffer: squares, offset: at * partBytes } })),
+        ),
+      ),
+      step: owned.use(
+        await compileAdamW(
+          device,
+          numbers,
+          { ...settings, averages: settings.ema > 0 },
+          chunks.map(({ group: { bufferOf }, offset }) =>
+            new Map(names.map((name) => [name, { buffer: bufferOf(name), offset }]))
+          ),
+        ),
+      ),
+      sum: fresh && owned.use(
+        await compile(device, new Map([["total", accumulated(chunk)]]), new Map(), {
+          bound: chunks.map(({ i, offset }, at) =>
+            set({ total: gradients[at], gradient: { buffer: fresh[i], offset } })
+          ),
+          label: "the sum of gradients",
+        }),
+      ),
     };
-    return new Optimizer(settings, groups, chunks, programs, owned.move());
+    const places = fresh ? [first, fresh] : [first];
+    const parts = { device, settings, places, chunks: gradients, programs, squares };
+    return new Optimizer(parts, owned.move());
   }
 
   /** Where gradients go, one buffer a group: those of a step's first micro-step, and those of the others. */
   get places(): readonly (readonly GPUBuffer[])[] {
-    const first = this.#groups.map(({ buffers }) => buffers.gradient);
-    const others = this.#groups.flatMap(({ buffers }) => {
-      const { fresh } = this.#chunks.find((chunk) => chunk.buffers === buffers) ?? {};
-      return fresh ? [fresh] : [];
-    });
-    return others.length > 0 ? [first, others] : [first];
+    return this.#parts.places;
   }
 
   /** Which of the places the gradients of the next micro-step are to be written to. */
@@ -137,33 +127,30 @@ export class Optimizer implements Disposable {
   async take(): Promise<void> {
     this.#count += 1;
     if (this.#count === 1) return;
-    const { sum } = this.#programs;
+    const { programs: { sum }, chunks } = this.#parts;
     if (!sum) throw new TypeError("Steps were not to have several micro-steps");
-    for (const [set, { buffers, offset }] of this.#chunks.entries()) {
-      await sum.run({}, { total: { buffer: buffers.gradient, offset } }, set);
-    }
+    for (const [set, total] of chunks.entries()) await sum.run({}, { total }, set);
   }
 
   /** Step t, counted from 1, on the mean of the gradients that were taken; without any, nothing changes. */
-  async step(
-    t: number,
-    { rate, emaDecay }: { readonly rate: number; readonly emaDecay: number },
-  ): Promise<StepResult> {
+  async step(t: number, rate: number): Promise<StepResult> {
     if (this.#count === 0) return { norm: 0, skipped: false };
-    let squares = 0;
-    for (const program of this.#programs.squares) {
-      const result = await program.run({});
-      squares += result.get("squares")?.[0] ?? NaN;
-    }
+    const { settings, programs, chunks } = this.#parts;
     const count = this.#count;
     this.#count = 0;
-    const { norm, ...scalars } = scalarsAt(t, this.#settings, { rate, squares, count, emaDecay });
+    const squares = await this.#squares();
+    const { norm, scalars } = scalarsAt(t, settings, { rate, squares, count });
     if (!Number.isFinite(norm)) return { norm, skipped: true };
-    for (const [set, { buffers, offset }] of this.#chunks.entries()) {
-      const targets = UPDATED.map((name) => [name, { buffer: buffers[name], offset }] as const);
-      await this.#programs.step.run(inputsOf(scalars), Object.fromEntries(targets), set);
-    }
+    for (const set of chunks.keys()) await programs.step.run(scalarInputs(scalars), {}, set);
     return { norm, skipped: false };
+  }
+
+  /** Σ g² of all gradients, in double precision. */
+  async #squares(): Promise<number> {
+    const { device, programs, chunks, squares } = this.#parts;
+    for (const set of chunks.keys()) await programs.squares.run({}, {}, set);
+    const [bytes] = await readBack(device, [{ buffer: squares, bytes: squares.size }]);
+    return new Float32Array(bytes).reduce((sum, part) => sum + part, 0);
   }
 
   [Symbol.dispose](): void {
@@ -171,8 +158,8 @@ export class Optimizer implements Disposable {
   }
 }
 
-function inputsOf(scalars: Scalars): Record<string, Float32Array<ArrayBuffer>> {
-  return Object.fromEntries(
-    Object.entries(scalars).map(([name, value]) => [name, Float32Array.of(value)]),
-  );
+/** The gradient of several micro-steps together. */
+function accumulated(rows: number): Tensor {
+  const graph = new Graph();
+  return graph.input("total", [rows, WIDTH]).add(graph.input("gradient", [rows, WIDTH]));
 }

@@ -8,7 +8,7 @@ import { sizeOf } from "../base/shape.ts";
 import { readBack, release, storageBuffer, type StoredParameter } from "../gpu/buffers.ts";
 import type { Device } from "../gpu/device.ts";
 import type { ManifestEntry } from "../nn/params.ts";
-import { type VectorName, VECTORS, WIDTH } from "./optimizer.ts";
+import { type AdamW, type VectorName, vectorsOf, WIDTH } from "./optimizer.ts";
 
 /** The most bytes of a vector that are read at a time. */
 const READ_BYTES = 16 * 2 ** 20;
@@ -24,7 +24,8 @@ export interface Place {
 /** Vectors of `rows` times `WIDTH` numbers, whole chunks of them. */
 export interface Group {
   readonly rows: number;
-  readonly buffers: Readonly<Record<VectorName, GPUBuffer>>;
+  /** The buffer of a vector. Throws `TypeError` where the run does not have it. */
+  readonly bufferOf: (name: VectorName) => GPUBuffer;
 }
 
 /** Values of a parameter as the graph has them. */
@@ -78,25 +79,35 @@ function rowsOf({ sizes, chunk }: Places): number[] {
 }
 
 /** Bytes of all vectors together. */
-export function vectorBytes(places: Places): number {
-  return rowsOf(places).reduce((sum, rows) => sum + rows * WIDTH * 4 * VECTORS.length, 0);
+export function vectorBytes(places: Places, settings: Pick<AdamW, "ema">): number {
+  const { length } = vectorsOf(settings);
+  return rowsOf(places).reduce((sum, rows) => sum + rows * WIDTH * 4 * length, 0);
 }
 
 /** The vectors of all trainable parameters. Dispose of them to free them. */
 export class Vectors implements Disposable {
   readonly places: ReadonlyMap<string, Place>;
   readonly groups: readonly Group[];
+  /** Which there are. */
+  readonly names: readonly VectorName[];
   /** Rows that the optimiser changes at a time; it divides those of every group. */
   readonly chunk: number;
   readonly #device: Device;
+  readonly #owned: DisposableStack;
 
   /** All zeros. Throws `MemoryError` where they do not fit. */
-  constructor(device: Device, manifest: Iterable<ManifestEntry>) {
+  constructor(
+    device: Device,
+    manifest: Iterable<ManifestEntry>,
+    settings: Pick<AdamW, "ema">,
+  ) {
     this.#device = device;
     const form = placesOf(manifest, device.profile.maxBinding);
     const { places, chunk } = form;
+    const names = vectorsOf(settings);
     this.places = places;
     using owned = new DisposableStack();
+    this.names = names;
     this.chunk = chunk;
     this.groups = rowsOf(form).map((rows) => {
       const make = (name: VectorName) =>
@@ -104,22 +115,31 @@ export class Vectors implements Disposable {
           storageBuffer(device, rows * WIDTH * 4, `${name}s of training`),
           (buffer) => release(device, { kind: "buffer", buffer }),
         );
-      const entries = VECTORS.map((name) => [name, make(name)] as const);
-      return { rows, buffers: Object.fromEntries(entries) as Record<VectorName, GPUBuffer> };
+      const buffers = new Map(names.map((name) => [name, make(name)]));
+      const bufferOf = (name: VectorName) => {
+        const buffer = buffers.get(name);
+        if (buffer) return buffer;
+        throw new TypeError(`This training has no ${name}s`);
+      };
+      return { rows, bufferOf };
     });
-    owned.move();
+    this.#owned = owned.move();
+  }
+
+  /** What a run leaves: the weights' average where there is one, else the weights. */
+  get best(): "average" | "weight" {
+    return this.names.includes("average") ? "average" : "weight";
   }
 
   /** The parameters as programs read them: windows of the weights, or of their average. */
   parameters(from: "weight" | "average" = "weight"): ReadonlyMap<string, StoredParameter> {
     return new Map([...this.places].map(([name, { group, begin, size }]) => {
-      const { buffers } = this.groups[group];
       const bytes = Math.ceil(size * 4 / 16) * 16;
       const range = { offset: begin * 4, size: bytes };
       return [name, {
         layout: { format: "rows32", residence: "buffer" },
         bytes,
-        resource: { kind: "buffer", buffer: buffers[from], range },
+        resource: { kind: "buffer", buffer: this.groups[group].bufferOf(from), range },
       }];
     }));
   }
@@ -133,19 +153,19 @@ export class Vectors implements Disposable {
           `Cannot set "${parameter}": ${data.length} numbers were given, it has ${size}`,
         );
       }
-      this.#device.gpu.queue.writeBuffer(this.groups[group].buffers[name], begin * 4, data);
+      this.#device.gpu.queue.writeBuffer(this.groups[group].bufferOf(name), begin * 4, data);
     }
   }
 
   /**
-   * Weights as a run begins, and their average, which is the same then; one after another, so that few are in memory.
+   * Weights as a run begins, and their average where there is one, which is the same then; one after another, so that few are in memory.
    * Values lie as the graph has them.
    */
   async begin(valuesOf: WeightReader): Promise<void> {
     for (const [name, { entry }] of this.places) {
       const values = new Map([[name, await valuesOf(entry)]]);
       this.write("weight", values);
-      this.write("average", values);
+      if (this.best === "average") this.write("average", values);
       this.#device.gpu.queue.submit([]); // staging memory lives until then
     }
   }
@@ -153,8 +173,8 @@ export class Vectors implements Disposable {
   /** One vector of all parameters, by name. */
   async read(name: VectorName): Promise<Map<string, Float32Array<ArrayBuffer>>> {
     const data: ArrayBuffer[] = [];
-    for (const { rows, buffers } of this.groups) {
-      data.push(await this.#readWhole(buffers[name], rows * WIDTH * 4));
+    for (const { rows, bufferOf } of this.groups) {
+      data.push(await this.#readWhole(bufferOf(name), rows * WIDTH * 4));
     }
     return new Map(
       [...this.places].map(([parameter, { group, begin, size }]) => [
@@ -182,10 +202,6 @@ export class Vectors implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const { buffers } of this.groups) {
-      for (const buffer of Object.values(buffers)) {
-        release(this.#device, { kind: "buffer", buffer });
-      }
-    }
+    this.#owned[Symbol.dispose]();
   }
 }

@@ -130,7 +130,7 @@ export async function* trainingSections(
     let t = 0;
     const step = async () => {
       await trainer.backward(inputs);
-      await trainer.step(++t, { rate: 1e-4, emaDecay: 0.999 });
+      await trainer.step(++t, 1e-4);
     };
     await step();
     const first = (performance.now() - begin) / 1e3;
@@ -159,7 +159,7 @@ export async function* trainingSections(
   yield {
     title: "Training",
     notes: [
-      "A step: loss, gradients, clipping, AdamW, and with ldm the average of the weights. Pictures a second: medians of " +
+      "A step: loss, gradients, clipping, AdamW, and with ldm the average of the denoiser's weights. Pictures a second: medians of " +
       "turns. CPU: had all cores been the process's own. First: graph, shaders, and one step.",
     ],
     rows,

@@ -77,7 +77,14 @@ export class Classifier implements Disposable {
     const graph = new Graph();
     const logits = logitsOf(paramsOf(graph, "classifier"), inputsOf(graph), classes);
     const loss = crossEntropy(logits, graph.input("right", [BATCH, classes]));
-    const optimizer = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0.01, clip: undefined };
+    const optimizer = {
+      beta1: 0.9,
+      beta2: 0.999,
+      eps: 1e-8,
+      weightDecay: 0.01,
+      clip: undefined,
+      ema: 0,
+    };
     const trainer = owned.use(
       await Trainer.make(device, { loss }, {
         isTrained: () => true,
@@ -96,7 +103,7 @@ export class Classifier implements Disposable {
       which.forEach((index, i) => right[i * classes + labels[index]] = 1);
       await trainer.backward({ pictures: batchOf(pixels, which), right });
       const schedule = { lr: LR, schedule: "cosine", warmup: 0, final: 0, steps } as const;
-      await trainer.step(step + 1, { rate: learningRate(step, schedule), emaDecay: 0 });
+      await trainer.step(step + 1, learningRate(step, schedule));
     }
     const second = new Graph();
     const outputs = new Map([[

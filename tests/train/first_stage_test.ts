@@ -14,7 +14,6 @@ import { readGolden } from "../golden.ts";
 import { channelsLast, readTiny } from "../models/tiny.ts";
 import {
   compare,
-  DECAY,
   given,
   type Golden,
   GRADIENT,
@@ -117,11 +116,11 @@ Deno.test("a KL autoencoder and its discriminator train as torch does: losses, g
       await compare(discriminator, "gradient", golden, GRADIENT);
     }
     for (const trainer of [autoencoder, discriminator]) {
-      const { skipped } = await trainer.step(t, { rate: RATE, emaDecay: DECAY });
+      const { skipped } = await trainer.step(t, RATE);
       assert.equal(skipped, false);
     }
   }
-  assert.ok(emaDecayAt(DECAY, STEPS) < DECAY);
+  assert.ok(emaDecayAt(SETTINGS.ema, STEPS) < SETTINGS.ema);
   await compare(autoencoder, "average", golden, LATER);
   await compare(discriminator, "average", golden, LATER);
 });
@@ -184,7 +183,7 @@ Deno.test("a VQ autoencoder trains as torch does: losses, gradients, average, us
       [...given(golden, "usages").subarray(16 * (t - 1), 16 * t)],
     );
     if (t === 1) await compare(trainer, "gradient", golden, GRADIENT);
-    await trainer.step(t, { rate: RATE, emaDecay: DECAY });
+    await trainer.step(t, RATE);
   }
   await compare(trainer, "average", golden, LATER);
 });

@@ -8,9 +8,15 @@ import { channelsFirst, channelsLast } from "../models/tiny.ts";
 import { nmse } from "../tolerance.ts";
 
 /** As fixtures/make/training.py. */
-export const SETTINGS: AdamW = { beta1: 0.5, beta2: 0.9, eps: 1e-8, weightDecay: 0.01, clip: 1 };
+export const SETTINGS: AdamW = {
+  beta1: 0.5,
+  beta2: 0.9,
+  eps: 1e-8,
+  weightDecay: 0.01,
+  clip: 1,
+  ema: 0.9,
+};
 export const RATE = 2e-3;
-export const DECAY = 0.9;
 export const STEPS = 10;
 
 /** A gradient in f32 against torch's: rounding of a few hundred operations, of which norms lose digits. */

@@ -1,15 +1,18 @@
 import assert from "node:assert/strict";
 import { openDevice } from "../../lib/gpu/device.ts";
+import type { Profile } from "../../lib/kernels/kernel.ts";
 import type { ManifestEntry } from "../../lib/nn/params.ts";
 import { type AdamW, emaDecayAt } from "../../lib/train/optimizer.ts";
 import { Optimizer } from "../../lib/train/update.ts";
-import { placesOf, Vectors } from "../../lib/train/vectors.ts";
+import { placesOf, vectorBytes, Vectors } from "../../lib/train/vectors.ts";
 import { readGolden } from "../golden.ts";
 import { nmse } from "../tolerance.ts";
 
-const SETTINGS: AdamW = { beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0.02, clip: 1 };
-const RATES = [0.01, 0.02, 0.005, 0.01, 0.03, 0.01];
 const DECAY = 0.7;
+const SETTINGS: AdamW = {
+  ...{ beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0.02, clip: 1, ema: DECAY },
+};
+const RATES = [0.01, 0.02, 0.005, 0.01, 0.03, 0.01];
 
 function entry(name: string, shape: readonly number[]): ManifestEntry {
   return { name, shape, role: "vector", readers: [] };
@@ -33,18 +36,30 @@ Deno.test("placesOf begins every parameter at 256 bytes and every group at nothi
   assert.throws(() => placesOf(ENTRIES, 1024), /Cannot train "b": it has 480 numbers/);
 });
 
-Deno.test("Optimizer makes torch's steps of AdamW with clipping, accumulation and average", async () => {
-  const golden = await readGolden("adamw");
-  const of = (name: string) => Float32Array.from(golden.tensors.get(name) ?? assert.fail(name));
-  for (const least of [false, true]) {
+interface Case {
+  readonly what: string;
+  readonly ema: number;
+  readonly groups: number;
+  readonly profile: Partial<Profile>;
+}
+const CASES: readonly Case[] = [
+  { what: "with an average", ema: DECAY, groups: 1, profile: {} },
+  { what: "without one", ema: 0, groups: 1, profile: {} },
+  { what: "in several groups", ema: DECAY, groups: 3, profile: { maxBinding: 512 * 4 } },
+  { what: "as on a GPU", ema: DECAY, groups: 1, profile: { kind: "gpu" } },
+];
+
+for (const { what, ema, groups, profile } of CASES) {
+  Deno.test(`Optimizer makes torch's steps of AdamW with clipping and accumulation, ${what}`, async () => {
+    const golden = await readGolden("adamw");
+    const of = (name: string) => Float32Array.from(golden.tensors.get(name) ?? assert.fail(name));
     await using device = await openDevice();
-    if (least) Object.assign(device.profile, { maxBinding: 512 * 4 });
-    using vectors = new Vectors(device, ENTRIES);
-    assert.equal(vectors.groups.length, least ? 3 : 1);
-    const start = new Map(ENTRIES.map(({ name }) => [name, of(`start.${name}`)]));
-    vectors.write("weight", start);
-    vectors.write("average", start);
-    using optimizer = await Optimizer.make(device, vectors, { ...SETTINGS, accumulates: true });
+    Object.assign(device.profile, profile);
+    const settings = { ...SETTINGS, ema };
+    using vectors = new Vectors(device, ENTRIES, settings);
+    assert.equal(vectors.groups.length, groups);
+    await vectors.begin(({ name }) => of(`start.${name}`));
+    using optimizer = await Optimizer.make(device, vectors, { ...settings, accumulates: true });
     const give = (step: string) => {
       const targets = optimizer.places[optimizer.place];
       for (const [name, { group, begin }] of vectors.places) {
@@ -56,23 +71,37 @@ Deno.test("Optimizer makes torch's steps of AdamW with clipping, accumulation an
         give(`gradient.${i}.${part}`);
         await optimizer.take();
       }
-      const { norm, skipped } = await optimizer.step(i + 1, { rate, emaDecay: DECAY });
+      const { norm, skipped } = await optimizer.step(i + 1, rate);
       assert.equal(skipped, false);
       assert.ok(Math.abs(norm / of("norms")[i] - 1) < 1e-6, `step ${i}: norm ${norm}`);
-      for (const [kind, vector] of [["weight", "weight"], ["average", "average"]] as const) {
+      for (const vector of ["weight", vectors.best] as const) {
         const values = await vectors.read(vector);
         for (const { name } of ENTRIES) {
-          const error = nmse(values.get(name) ?? [], of(`${kind}.${i}.${name}`));
-          assert.ok(error < 1e-12, `step ${i}, ${kind} of ${name}: NMSE ${error}`);
+          const error = nmse(values.get(name) ?? [], of(`${vector}.${i}.${name}`));
+          assert.ok(error < 1e-12, `step ${i}, ${vector} of ${name}: NMSE ${error}`);
         }
       }
     }
-  }
+  });
+}
+
+Deno.test("Vectors have an average where one is asked for, and take no memory for it else", async () => {
+  await using device = await openDevice();
+  const bytes = (ema: number) => {
+    using vectors = new Vectors(device, ENTRIES, { ema });
+    const { live } = device.memory;
+    assert.equal(live, vectorBytes(placesOf(ENTRIES, device.profile.maxBinding), { ema }));
+    assert.equal(vectors.best, ema > 0 ? "average" : "weight");
+    return live;
+  };
+  assert.equal(bytes(0) / bytes(0.5), 4 / 5);
+  using vectors = new Vectors(device, ENTRIES, { ema: 0 });
+  await assert.rejects(vectors.read("average"), /This training has no averages/);
 });
 
 Deno.test("Optimizer leaves out a step whose gradient is not finite, and goes on", async () => {
   await using device = await openDevice();
-  using vectors = new Vectors(device, ENTRIES);
+  using vectors = new Vectors(device, ENTRIES, SETTINGS);
   const ones = new Map(ENTRIES.map(({ name, shape }) => [
     name,
     new Float32Array(shape.reduce((a, b) => a * b)).fill(1),
@@ -82,12 +111,12 @@ Deno.test("Optimizer leaves out a step whose gradient is not finite, and goes on
   vectors.write("gradient", ones);
   vectors.write("gradient", new Map([["c", Float32Array.of(NaN)]]));
   await optimizer.take();
-  const spoilt = await optimizer.step(1, { rate: 0.1, emaDecay: 0 });
+  const spoilt = await optimizer.step(1, 0.1);
   assert.deepEqual(spoilt.skipped, true);
   assert.deepEqual(await vectors.read("weight"), ones);
   vectors.write("gradient", ones);
   await optimizer.take();
-  assert.equal((await optimizer.step(1, { rate: 0.1, emaDecay: 0 })).skipped, false);
+  assert.equal((await optimizer.step(1, 0.1)).skipped, false);
   const weight = await vectors.read("weight");
   assert.ok((weight.get("c")?.[0] ?? 1) < 0.95);
 });
@@ -95,7 +124,7 @@ Deno.test("Optimizer leaves out a step whose gradient is not finite, and goes on
 Deno.test("Optimizer changes every chunk of large vectors alike, each once", async () => {
   await using device = await openDevice();
   const size = 9000 * 256;
-  using vectors = new Vectors(device, [entry("a", [size])]);
+  using vectors = new Vectors(device, [entry("a", [size])], SETTINGS);
   assert.equal(vectors.chunk, 3000);
   const ones = new Map([["a", new Float32Array(size).fill(1)]]);
   vectors.write("weight", ones);
@@ -103,7 +132,7 @@ Deno.test("Optimizer changes every chunk of large vectors alike, each once", asy
   for (let t = 1; t <= 2; t++) {
     vectors.write("gradient", ones);
     await optimizer.take();
-    const { norm } = await optimizer.step(t, { rate: 0.1, emaDecay: 0.5 });
+    const { norm } = await optimizer.step(t, 0.1);
     assert.ok(Math.abs(norm / Math.sqrt(size) - 1) < 1e-5);
   }
   for (const vector of ["weight", "moment1", "moment2", "average"] as const) {

@@ -29,7 +29,7 @@ export function loopOptions(
   const { lr, schedule, warmup, final } = optimizer;
   return {
     ...{ folder: run.folder, config: printed, steps: run.steps },
-    ...{ batch: optimizer.batch, accumulate: optimizer.accumulate, ema: optimizer.ema },
+    ...{ batch: optimizer.batch, accumulate: optimizer.accumulate },
     rate: { lr, schedule, warmup, final },
     ...{ saveEvery: run.save_every, keep: 0, sampleEvery: sample.every },
     resume: false,
