@@ -90,6 +90,11 @@ export { latentToRgb } from "./lib/pipelines/preview.ts";
 export { SAMPLER_NAMES, SCHEDULE_NAMES } from "./lib/diffusion/names.ts";
 export type { SamplerName, ScheduleName } from "./lib/diffusion/names.ts";
 
+// Checkpoints in another form
+export { convertCheckpoint } from "./lib/pipelines/convert.ts";
+export type { CheckpointForm, Conversion, ConvertOptions } from "./lib/pipelines/convert.ts";
+export type { CastType } from "./lib/formats/cast.ts";
+
 // Prompts
 export { chunkPrompt, parseEmphasis } from "./lib/text/prompt.ts";
 export type { ChunkedPrompt, PromptChunk, Segment, Weighting } from "./lib/text/prompt.ts";

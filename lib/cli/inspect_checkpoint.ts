@@ -140,8 +140,7 @@ async function recognise(checkpoint: Checkpoint): Promise<Recognised> {
     const known = { architecture, manifests: manifestsOf(architecture) };
     const { unet } = architecture;
     if (!unet) return known;
-    const index = checkpoint.configs.get("model_index");
-    const seen = await orProblem(() => besideOf(index, unet, checkpoint.path));
+    const seen = await orProblem(() => besideOf(architecture.index, unet, checkpoint.path));
     return "problem" in seen ? { ...known, ...seen } : { ...known, beside: seen.found };
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;

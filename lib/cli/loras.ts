@@ -18,16 +18,19 @@ const SUFFIX = ".safetensors";
 
 /** Adds the options of `LoraOptions`. */
 export function addLoraOptions(command: Command): Command {
-  return command
-    .option(
-      "--lora <path[:x]>",
-      "a LoRA and how much of it (default: 1); may be repeated",
-      (word: string, before: readonly LoraChoice[] = []) => [...before, choiceOf(word)],
-    )
-    .option(
-      "--lora-dir <folder>",
-      "where <lora:name:x> of prompts is looked for (default: the working folder)",
-    );
+  return addLoraFiles(command).option(
+    "--lora-dir <folder>",
+    "where <lora:name:x> of prompts is looked for (default: the working folder)",
+  );
+}
+
+/** Adds --lora. */
+export function addLoraFiles(command: Command): Command {
+  return command.option(
+    "--lora <path[:x]>",
+    "a LoRA and how much of it (default: 1); may be repeated",
+    (word: string, before: readonly LoraChoice[] = []) => [...before, choiceOf(word)],
+  );
 }
 
 /** Throws `UsageError`. */

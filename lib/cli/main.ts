@@ -4,6 +4,7 @@ import { CommanderError } from "commander";
 import { DeviceError, FileError, FormatError, MemoryError, UsageError } from "../base/errors.ts";
 import project from "../../deno.json" with { type: "json" };
 import { batch } from "./batch.ts";
+import { convert } from "./convert.ts";
 import { decode } from "./decode.ts";
 import { doctor } from "./doctor.ts";
 import { encode } from "./encode.ts";
@@ -40,6 +41,10 @@ const COMMANDS: Readonly<Record<string, Subcommand>> = {
     summary: "what a checkpoint, a LoRA, a picture or a training run holds",
     run: inspect,
   },
+  convert: {
+    summary: "a checkpoint as one file or a diffusers folder, in another type",
+    run: convert,
+  },
   tokens: { summary: "what a prompt is read as: chunks, tokens, weights", run: tokens },
   train: { summary: "a model from pictures: an autoencoder, a denoiser, a LoRA", run: train },
   doctor: { summary: "what this device can do, and whether it computes correctly", run: doctor },
@@ -53,7 +58,7 @@ const TOPICS: Readonly<Record<string, { readonly summary: string; readonly text:
   };
 
 /** Commands that are planned. Taken as prompts they would waste somebody's time. */
-const PLANNED = ["img2img", "convert", "bench"];
+const PLANNED = ["img2img", "bench"];
 
 /** Runs the program on its arguments; returns its exit code. */
 export async function main(argv: readonly string[]): Promise<number> {

@@ -48,6 +48,8 @@ export interface Architecture {
   readonly zeroEmptyPrompt: boolean;
   /** What the pipeline's index says of how it is asked. */
   readonly defaults: Partial<OwnDefaults>;
+  /** model_index.json, where there is one. */
+  readonly index: unknown;
 }
 
 const TEXT_ENCODERS = ["text_encoder", "text_encoder_2"] as const;
@@ -97,6 +99,7 @@ export async function architectureOf(checkpoint: Checkpoint): Promise<Architectu
     scheduler,
     zeroEmptyPrompt: zeroesEmptyPrompt(configs.get("model_index"), family),
     defaults: ownDefaults(configs.get("model_index"), path),
+    index: configs.get("model_index"),
   };
 }
 
@@ -104,7 +107,7 @@ export async function architectureOf(checkpoint: Checkpoint): Promise<Architectu
  * Config files, else what a single file's metadata says under "config" (JSON: component → config), which small models
  * need because shapes tell neither heads nor groups.
  */
-function configsOf({ configs, metadata, path }: Checkpoint): ReadonlyMap<string, unknown> {
+export function configsOf({ configs, metadata, path }: Checkpoint): ReadonlyMap<string, unknown> {
   const text = metadata.get("config");
   if (configs.size > 0 || text === undefined) return configs;
   try {
@@ -131,6 +134,19 @@ function tiny(checkpoint: Checkpoint): TaesdConfig | undefined {
   return configs.has("taesd")
     ? taesdConfigFromJson(configs.get("taesd"), `the config.json of "${path}"`)
     : taesdConfigFromShapes(new Map(halves), `"${path}"`);
+}
+
+/**
+ * The autoencoder of another checkpoint for a denoiser's family: a bare one does not tell its scale, and serves the family
+ * that it is taken for.
+ */
+export function autoencoderFor(
+  vae: VaeConfig,
+  checkpoint: Checkpoint,
+  family: Family | undefined,
+): VaeConfig {
+  if (family === undefined || configsOf(checkpoint).has("vae")) return vae;
+  return { ...vae, scalingFactor: FAMILIES[family].latentScale };
 }
 
 /** SDXL's pipelines take zeros for an empty negative prompt unless their index says otherwise. */

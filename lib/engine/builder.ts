@@ -4,9 +4,8 @@ import { FormatError } from "../base/errors.ts";
 import { type Checkpoint, type ComponentName, openCheckpoint } from "../formats/checkpoint.ts";
 import { LORA_COMPONENTS } from "../formats/lora_names.ts";
 import type { Device } from "../gpu/device.ts";
-import { FAMILIES } from "../models/config.ts";
 import type { Manifest } from "../nn/params.ts";
-import { type Architecture, architectureOf } from "./architecture.ts";
+import { type Architecture, architectureOf, autoencoderFor } from "./architecture.ts";
 import {
   type FirstStage,
   type Half,
@@ -131,15 +130,13 @@ export async function addFirstStage(
   if (path === undefined) return firstStageOf(builder, checkpoint, architecture);
   const other = await builder.open(path);
   const own = await architectureOf(other);
-  const chosen = taesd === undefined ? { ...own, taesd: undefined } : { ...own, vae: undefined };
+  const autoencoder = own.vae && autoencoderFor(own.vae, other, architecture.family);
+  const chosen = taesd === undefined
+    ? { ...own, vae: autoencoder, taesd: undefined }
+    : { ...own, vae: undefined };
   if (!chosen.vae && !chosen.taesd) {
     const wanted = taesd === undefined ? "a KL autoencoder" : "a TAESD";
     throw new FormatError(`Cannot use "${path}" as the first stage: it does not hold ${wanted}`);
-  }
-  // A bare autoencoder does not tell its scale; it serves the family it is loaded for.
-  if (chosen.vae && !other.configs.has("vae") && architecture.family) {
-    const scalingFactor = FAMILIES[architecture.family].latentScale;
-    Object.assign(chosen, { vae: { ...chosen.vae, scalingFactor } });
   }
   return firstStageOf(builder, other, chosen);
 }

@@ -37,7 +37,7 @@ export async function loadModel(
         `the UNet predicts ${unet.outChannels}`,
     );
   }
-  const beside = besideOf(checkpoint.configs.get("model_index"), unet, path);
+  const beside = besideOf(architecture.index, unet, path);
   const tokenizers = [
     await checkpoint.tokenizerFiles("tokenizer"),
     ...(family === "sdxl" ? [await checkpoint.tokenizerFiles("tokenizer_2")] : []),

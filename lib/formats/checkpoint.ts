@@ -7,6 +7,7 @@ import { basename, dirname, join } from "node:path";
 import { FormatError } from "../base/errors.ts";
 import type { TokenizerFiles } from "../base/tokenizer_files.ts";
 import { type Shape, show } from "../base/shape.ts";
+import { applied, needOf, transposeInto } from "./changes.ts";
 import { fileError } from "./files.ts";
 import {
   bareComponents,
@@ -511,45 +512,6 @@ class FileWeights implements Weights {
     this.#release();
     return Promise.resolve();
   }
-}
-
-/** `out` [rows, columns] from `source` [columns, rows], elements of `size` bytes. */
-function transposeInto(out: Uint8Array, source: Uint8Array, shape: Shape, size: number): void {
-  const [rows, columns] = shape;
-  for (let r = 0; r < rows; r++) {
-    for (let c = 0; c < columns; c++) {
-      const from = (c * rows + r) * size;
-      const to = (r * columns + c) * size;
-      for (let b = 0; b < size; b++) out[to + b] = source[from + b];
-    }
-  }
-}
-
-/** What a change needs of the tensor in the file, for messages. */
-function needOf(change: Change | undefined): string {
-  if (change === "squeeze") return "[o, i] or [o, i, 1, 1]";
-  return change === "transpose" ? "two dimensions" : "a multiple of three rows (query, key, value)";
-}
-
-/**
- * Shape and byte range that a change leaves of a tensor; `undefined` where it cannot be applied.
- */
-function applied(change: Change | undefined, shape: Shape, bytes: number) {
-  if (change === undefined) return { shape, from: 0, to: bytes };
-  if (change === "squeeze") {
-    const isPoint = shape.length >= 2 && shape.slice(2).every((n) => n === 1);
-    return isPoint ? { shape: shape.slice(0, 2), from: 0, to: bytes } : undefined;
-  }
-  if (change === "transpose") {
-    return shape.length === 2 ? { shape: [shape[1], shape[0]], from: 0, to: bytes } : undefined;
-  }
-  if (shape.length === 0 || shape[0] % 3 !== 0) return undefined;
-  const third = bytes / 3;
-  return {
-    shape: [shape[0] / 3, ...shape.slice(1)],
-    from: third * change,
-    to: third * (change + 1),
-  };
 }
 
 /** Gathers a checkpoint's components; closes what it opened unless it comes to `finish`. */

@@ -802,6 +802,7 @@ const TRAINING = {
   beta_start: 0.00085,
   beta_end: 0.012,
   beta_schedule: "scaled_linear",
+  clip_sample: false,
   prediction_type: "epsilon",
   timestep_spacing: "leading",
   steps_offset: 1,

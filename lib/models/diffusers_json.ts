@@ -5,17 +5,52 @@ import type { TaesdConfig } from "./taesd.ts";
 import type { UnetConfig, UnetLevel } from "./unet.ts";
 import type { VaeConfig } from "./vae.ts";
 
-/** config.json of diffusers' UNet2DConditionModel; levels have as many transformer layers in every block. */
+/** A number where all are the same, which older readers want, else a list. */
+function together<T>(values: readonly T[]): T | readonly T[] {
+  return values.every((value) => value === values[0]) ? values[0] : values;
+}
+
+/** Layers of a level's transformers: a number for all of them; 1 for a level without. */
+function depthOf({ transformers }: UnetLevel): number | readonly number[] {
+  return together(transformers.map((depth) => depth ?? 1));
+}
+
+/** How deep transformers are, level by level; the way up is said where it is not the way down backwards. */
+function depthsJson({ down, up, mid }: UnetConfig): Record<string, unknown> {
+  // the middle is as deep as the last level says, which may have no transformers itself
+  const there = down.map((level, i) =>
+    i === down.length - 1 && level.transformers.every((depth) => depth === undefined)
+      ? mid?.transformer ?? 1
+      : depthOf(level)
+  );
+  // diffusers' default is 1, which every level without transformers has
+  const back = up.map((level, i) =>
+    level.transformers.some((depth) => depth !== undefined) ? depthOf(level) : there.at(-1 - i)
+  );
+  const isMirror = back.every((depth, i) =>
+    typeof depth === "number" && depth === there.at(-1 - i)
+  );
+  return {
+    transformer_layers_per_block: there,
+    ...(!isMirror && { reverse_transformer_layers_per_block: back }),
+  };
+}
+
+/** config.json of diffusers' UNet2DConditionModel. */
 export function unetJson(config: UnetConfig): Record<string, unknown> {
-  const { down, up, mid } = config;
+  const { down, up, addition } = config;
   const block = (kind: "Down" | "Up") => ({ transformers }: UnetLevel) =>
     transformers.some((depth) => depth !== undefined)
       ? `CrossAttn${kind}Block2D`
       : `${kind}Block2D`;
-  const depths = down.map(({ transformers }) => transformers[0] ?? mid?.transformer ?? 1);
   return {
     _class_name: "UNet2DConditionModel",
     act_fn: "silu",
+    ...(addition && {
+      addition_embed_type: "text_time",
+      addition_time_embed_dim: addition.timeWidth,
+      projection_class_embeddings_input_dim: addition.inputWidth,
+    }),
     attention_head_dim: down.map(({ heads }) => heads), // the number of heads, for all its name
     block_out_channels: down.map(({ channels }) => channels),
     conv_in_kernel: config.convInKernel,
@@ -26,16 +61,22 @@ export function unetJson(config: UnetConfig): Record<string, unknown> {
     flip_sin_to_cos: config.flipSinToCos,
     freq_shift: config.freqShift,
     in_channels: config.inChannels,
-    layers_per_block: down[0].transformers.length,
-    mid_block_type: mid ? "UNetMidBlock2DCrossAttn" : null,
+    layers_per_block: together(down.map(({ transformers }) => transformers.length)),
+    mid_block_type: middleOf(config),
     norm_eps: config.eps,
     norm_num_groups: config.groups,
     out_channels: config.outChannels,
     sample_size: config.sampleSize,
-    transformer_layers_per_block: depths,
+    ...(config.guidanceWidth !== undefined && { time_cond_proj_dim: config.guidanceWidth }),
+    ...depthsJson(config),
     up_block_types: up.map(block("Up")),
     use_linear_projection: config.linearProjection,
   };
+}
+
+function middleOf({ mid }: UnetConfig): string | null {
+  if (mid === undefined) return null;
+  return mid.transformer === undefined ? "UNetMidBlock2D" : "UNetMidBlock2DCrossAttn";
 }
 
 /** config.json of diffusers' AutoencoderKL or VQModel. `sampleSize`: pixels of a side that it was trained at. */
@@ -72,13 +113,18 @@ export function vaeJson(config: VaeConfig, sampleSize: number): Record<string, u
     };
 }
 
-/** config.json of transformers' CLIPTextModel. */
+/** The class of transformers that a text encoder is. */
+export function clipClass({ projection }: Pick<ClipConfig, "projection">): string {
+  return projection === undefined ? "CLIPTextModel" : "CLIPTextModelWithProjection";
+}
+
+/** config.json of transformers' CLIPTextModel, or of the one with a projection. */
 export function clipJson(
   config: ClipConfig,
   { start, padding }: { readonly start: number; readonly padding: number },
 ): Record<string, unknown> {
   return {
-    architectures: ["CLIPTextModel"],
+    architectures: [clipClass(config)],
     bos_token_id: start,
     eos_token_id: config.eosTokenId,
     hidden_act: config.activation,
@@ -90,7 +136,7 @@ export function clipJson(
     num_attention_heads: config.heads,
     num_hidden_layers: config.layers,
     pad_token_id: padding,
-    projection_dim: config.width,
+    projection_dim: config.projection ?? config.width,
     torch_dtype: "float32",
     vocab_size: config.vocabulary,
   };
@@ -122,24 +168,30 @@ const NONE = [null, null] as const;
 /** What a pipeline's folder holds: component → library and class. */
 export type Pipeline = Readonly<Record<string, readonly [library: string, name: string]>>;
 
-const STABLE = {
-  text: "StableDiffusionPipeline",
-  inpaint: "StableDiffusionInpaintPipeline",
+const UNWATCHED = {
+  feature_extractor: NONE,
+  image_encoder: NONE,
+  requires_safety_checker: false,
+  safety_checker: NONE,
 } as const;
+const LARGE = { feature_extractor: NONE, image_encoder: NONE } as const;
 
-/** model_index.json of a pipeline that reads text, and where it is for that fills holes, as diffusers has it. */
+/** What a pipeline that reads text is for: pictures from text alone, in few steps, or with holes that it fills. */
+const STABLE = {
+  text: { _class_name: "StableDiffusionPipeline", ...UNWATCHED },
+  lcm: { _class_name: "LatentConsistencyModelPipeline", ...UNWATCHED },
+  inpaint: { _class_name: "StableDiffusionInpaintPipeline", ...UNWATCHED },
+  xl: { _class_name: "StableDiffusionXLPipeline", ...LARGE },
+  xlInpaint: { _class_name: "StableDiffusionXLInpaintPipeline", ...LARGE },
+} as const;
+export type Purpose = keyof typeof STABLE;
+
+/** model_index.json of a pipeline that reads text, as diffusers has it. */
 export function stableDiffusionJson(
   components: Pipeline,
-  purpose: keyof typeof STABLE,
+  purpose: Purpose,
 ): Record<string, unknown> {
-  return {
-    _class_name: STABLE[purpose],
-    feature_extractor: NONE,
-    image_encoder: NONE,
-    requires_safety_checker: false,
-    safety_checker: NONE,
-    ...components,
-  };
+  return { ...STABLE[purpose], ...components };
 }
 
 /** model_index.json of any other: diffusers loads its components one by one. */
