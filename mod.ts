@@ -17,7 +17,14 @@
  */
 
 // What can go wrong
-export { DeviceError, FileError, FormatError, MemoryError, UsageError } from "./lib/base/errors.ts";
+export {
+  DeviceError,
+  FileError,
+  FormatError,
+  MemoryError,
+  OverflowError,
+  UsageError,
+} from "./lib/base/errors.ts";
 
 // The device
 export { openDevice } from "./lib/gpu/device.ts";

@@ -30,6 +30,12 @@ export class MemoryError extends Error {
 /** The work needs more than one command of the device can do, whatever its memory: only less work is a remedy. */
 export class LimitError extends MemoryError {}
 
+/** Numbers left the range of the arithmetic: what was computed is infinite or not a number. Exit code 1. */
+export class OverflowError extends Error {
+  /** Tells this kind of error from others across realms. */
+  override readonly name = "OverflowError";
+}
+
 /** A file or folder cannot be read or written: missing, no permission, a full disk. Exit code 1. */
 export class FileError extends Error {
   /** Tells this kind of error from others across realms. */

@@ -1,7 +1,14 @@
 /** From arguments to a command and from what it throws to an exit code: 0 done, 1 the work failed, 2 usage. */
 
 import { CommanderError } from "commander";
-import { DeviceError, FileError, FormatError, MemoryError, UsageError } from "../base/errors.ts";
+import {
+  DeviceError,
+  FileError,
+  FormatError,
+  MemoryError,
+  OverflowError,
+  UsageError,
+} from "../base/errors.ts";
 import project from "../../deno.json" with { type: "json" };
 import { batch } from "./batch.ts";
 import { convert } from "./convert.ts";
@@ -118,7 +125,14 @@ ${topics.map((text) => `\`ldm help ${text}`).join("\n")}
 \`ldm COMMAND --help\` lists the command's options.`;
 }
 
-const EXPECTED = [DeviceError, FileError, FormatError, MemoryError, UsageError];
+const EXPECTED = [
+  DeviceError,
+  FileError,
+  FormatError,
+  MemoryError,
+  OverflowError,
+  UsageError,
+];
 
 /** One sentence on stderr (and an event with --json), and the exit code. */
 async function report(error: unknown, argv: readonly string[]): Promise<number> {

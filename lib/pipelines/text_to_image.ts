@@ -4,7 +4,7 @@
  * the same picture here and there; `match` takes over other tools' conventions.
  */
 
-import { UsageError } from "../base/errors.ts";
+import { OverflowError, UsageError } from "../base/errors.ts";
 import { compose, denoiser, rescaleGuidance } from "../diffusion/denoiser.ts";
 import type { SamplerName } from "../diffusion/names.ts";
 import {
@@ -159,6 +159,7 @@ function makePipeline(
         tiling,
         index,
       );
+      requireFinite(whole.data, seed, "decoding");
       const { floats, image } = finished(whole, second, settings, settings.rounding);
       yield { kind: "image" as const, image, floats, latents, seed, index, settings };
     }
@@ -351,8 +352,18 @@ async function* sampled(
   };
   let latents = asLatents(start);
   for await (const { index, sigma, x, x0 } of sample(plan, denoise, start, options)) {
+    requireFinite(x, seed, `step ${index + 1} of ${plan.intervals.length}`);
     latents = asLatents(x);
     yield { kind: "step", image, index, of: plan.intervals.length, sigma, x0: asLatents(x0) };
   }
   return latents;
+}
+
+/** Throws `OverflowError`: a picture of what is no number would be black, and nobody would know why. */
+function requireFinite(numbers: Float32Array, seed: number, after: string): void {
+  if (numbers.every(Number.isFinite)) return;
+  throw new OverflowError(
+    `Cannot make the picture of seed ${seed}: its numbers are not finite after ${after}; less guidance, prompts that ` +
+      `weigh less or --dtype f32 may help`,
+  );
 }

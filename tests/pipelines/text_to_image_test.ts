@@ -228,3 +228,16 @@ Deno.test("textToImage refuses what makes no sense before any work", async () =>
   await rejects(collect(model, { prompt: "", width: 65 }), /multiple of 8; 64 and 72 are near/);
   await rejects(collect(model, { prompt: "", sampler: "eulr" }), /did you mean "euler"/);
 });
+
+Deno.test("textToImage refuses to make a black picture of numbers that are not finite", async () => {
+  const { model, calls } = fakeModel();
+  await rejects(collect(model, { prompt: "a fox", cfgScale: 1e300, seed: 5 }), {
+    name: "OverflowError",
+    message: /^Cannot make the picture of seed 5: its numbers are not finite after step 1 of 3; /,
+  });
+  equal(calls.disposed, 1);
+  const decodeImage = () =>
+    Promise.resolve({ data: Float32Array.of(0, NaN, 0), width: 1, height: 1 });
+  const broken = fakeModel({ decodeImage }).model;
+  await rejects(collect(broken, { prompt: "a fox" }), /not finite after decoding/);
+});
