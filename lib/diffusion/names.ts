@@ -188,7 +188,10 @@ function unknown<Name extends string>(
     d: editDistance(folded, spelling),
   }));
   const nearest = distances.reduce((a, b) => b.d < a.d ? b : a);
+  // a name further off is no slip of the finger
+  const isNear = nearest.d <= Math.max(1, folded.length * 0.4);
+  const guess = isNear ? `did you mean "${nearest.name}"? There are` : "there are";
   return new UsageError(
-    `Unknown ${kind} "${text}": did you mean "${nearest.name}"? There are ${names.join(", ")}`,
+    `Unknown ${kind} "${text}": ${guess} ${names.join(", ")}`,
   );
 }

@@ -94,6 +94,10 @@ Deno.test("parseSampler names the nearest sampler and all of them when it knows 
     );
     return true;
   });
+  assert.throws(
+    () => parseSampler("nothing"),
+    /"nothing": there are euler, /,
+  );
   assert.throws(() => parseSampler("dpmpp2s"), /did you mean "dpmpp_2m"/);
   assert.throws(() => parseSampler(""), UsageError);
   assert.throws(
