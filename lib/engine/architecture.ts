@@ -35,6 +35,8 @@ import { clipManifest, unetManifest } from "./stages.ts";
 
 /** The configs of whatever components a checkpoint has. */
 export interface Architecture {
+  /** The checkpoint's, for errors. */
+  readonly path: string;
   /** `undefined` without a UNet. */
   readonly family: Family | undefined;
   readonly variant: Variant;
@@ -84,6 +86,7 @@ export async function architectureOf(checkpoint: Checkpoint): Promise<Architectu
   }
   const scheduler = configs.get("scheduler") ?? await familyScheduler(checkpoint, family, unet);
   return {
+    path,
     family,
     variant: unet ? variantOf(unet, scheduler) : "base",
     unet,
@@ -183,17 +186,27 @@ async function familyScheduler(
   };
 }
 
-/** The manifest of each component that a checkpoint has. */
+/** The manifest of each component that a checkpoint has. Throws `FormatError` where sizes do not fit one another. */
 export function manifestsOf(architecture: Architecture): Map<ComponentName, Manifest> {
-  const { unet, vae, taesd, textEncoders, conditioner } = architecture;
+  const { unet, vae, taesd, textEncoders, conditioner, path } = architecture;
   const manifests = new Map<ComponentName, Manifest>();
-  for (const [name, config] of textEncoders) manifests.set(name, clipManifest(name, config));
-  if (conditioner) manifests.set("conditioner", conditionerManifest(conditioner));
-  if (unet) manifests.set("unet", unetManifest(unet));
-  if (vae) manifests.set("vae", vaeManifest(vae));
+  const add = (name: ComponentName, make: () => Manifest) => {
+    try {
+      manifests.set(name, make());
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      throw new FormatError(`Cannot use the ${name} of "${path}": ${error.message}`, {
+        cause: error,
+      });
+    }
+  };
+  for (const [name, config] of textEncoders) add(name, () => clipManifest(name, config));
+  if (conditioner) add("conditioner", () => conditionerManifest(conditioner));
+  if (unet) add("unet", () => unetManifest(unet));
+  if (vae) add("vae", () => vaeManifest(vae));
   if (taesd) {
-    manifests.set("taesd_encoder", taesdManifest("encoder", taesd));
-    manifests.set("taesd_decoder", taesdManifest("decoder", taesd));
+    add("taesd_encoder", () => taesdManifest("encoder", taesd));
+    add("taesd_decoder", () => taesdManifest("decoder", taesd));
   }
   return manifests;
 }

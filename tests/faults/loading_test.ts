@@ -130,3 +130,25 @@ Deno.test("a part that turns out to have values beyond f16 is assembled again, a
   });
   assert.equal(device.memory.live, 0);
 });
+
+Deno.test("manifestsOf refuses a file whose widths do not divide into the groups that the family has", async () => {
+  await inFolder(async (folder) => {
+    const path = join(folder, "tiny.safetensors");
+    using file = await SafetensorsFile.open(fixture("tiny/sd1.safetensors"));
+    const tensors: TensorData[] = [];
+    for (const { name, dtype, shape } of file.tensors.values()) {
+      tensors.push({ name, dtype, shape, data: await file.read(name) });
+    }
+    await writeSafetensors(path, tensors); // without the metadata that names its groups
+    await using checkpoint = await openCheckpoint(path);
+    const architecture = await architectureOf(checkpoint);
+    assert.throws(() => manifestsOf(architecture), (error) => {
+      assert.ok(error instanceof FormatError);
+      assert.match(
+        error.message,
+        /^Cannot use the unet of ".*tiny\.safetensors": [^\n]*8 channels do not divide/,
+      );
+      return true;
+    });
+  });
+});
