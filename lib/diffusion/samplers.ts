@@ -30,7 +30,7 @@ export interface SamplingOptions {
   readonly noise: NoiseSource;
   /** Where SDE samplers take it instead: noise of the way from one level to another. */
   readonly between?: NoiseBetween;
-  /** How much of the removed noise is put back fresh; by default the sampler's own: 1 for euler_a and dpmpp_2m_sde, else 0. */
+  /** How much of the removed noise is put back fresh; by default the sampler's own, `USUAL_ETA`. */
   readonly eta?: number;
 }
 
@@ -51,14 +51,17 @@ export function sample(
   return SAMPLERS[plan.sampler](plan, denoise, x, options);
 }
 
+/** The samplers that hear of `eta`, each with its own. */
+export const USUAL_ETA = { euler: 0, euler_a: 1, dpmpp_2m: 0, dpmpp_2m_sde: 1, ddim: 0 } as const;
+
 export const SAMPLERS: Readonly<Record<SamplerName, Sampler>> = {
-  euler: firstOrder(0),
-  euler_a: firstOrder(1),
+  euler: firstOrder(USUAL_ETA.euler),
+  euler_a: firstOrder(USUAL_ETA.euler_a),
   heun,
   dpm2,
-  dpmpp_2m: dpmpp2m(0),
-  dpmpp_2m_sde: dpmpp2m(1),
-  ddim: firstOrder(0),
+  dpmpp_2m: dpmpp2m(USUAL_ETA.dpmpp_2m),
+  dpmpp_2m_sde: dpmpp2m(USUAL_ETA.dpmpp_2m_sde),
+  ddim: firstOrder(USUAL_ETA.ddim),
   pndm,
   lms,
   unipc,

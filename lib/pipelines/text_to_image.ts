@@ -13,7 +13,7 @@ import {
   planSampling,
   type SchedulerConfig,
 } from "../diffusion/plan.ts";
-import { sample } from "../diffusion/samplers.ts";
+import { sample, USUAL_ETA } from "../diffusion/samplers.ts";
 import type { Denoiser, DenoiserRequest, Latents, Model, Run } from "../engine/model.ts";
 import type { ClipTokenizer } from "../text/tokenizer.ts";
 import {
@@ -255,6 +255,9 @@ function jobOf(
         ? []
         : ["The model reads no text: the prompt says nothing to it"]),
       ...ignoredSettings(scheduler),
+      ...(settings.eta === undefined || sampler in USUAL_ETA
+        ? []
+        : [`The sampler ${sampler} adds no share of fresh noise: eta says nothing to it`]),
       ...(unmatched === undefined
         ? []
         : [`Pictures by ${sampler} do not match ${settings.match}'s: ${unmatched}`]),

@@ -241,3 +241,11 @@ Deno.test("textToImage refuses to make a black picture of numbers that are not f
   const broken = fakeModel({ decodeImage }).model;
   await rejects(collect(broken, { prompt: "a fox" }), /not finite after decoding/);
 });
+
+Deno.test("textToImage warns of an eta that the sampler does not hear of", async () => {
+  for (const [sampler, count] of [["heun", 1], ["ddim", 0]] as const) {
+    const events = await collect(fakeModel().model, { prompt: "a fox", sampler, eta: 0.5 });
+    const warnings = events.filter(({ kind }) => kind === "warning");
+    equal(warnings.length, count, sampler);
+  }
+});
