@@ -24,7 +24,11 @@ interface Options extends ModelOptions, SaveOptions {}
 
 export async function decode(argv: readonly string[]): Promise<number> {
   const command = newCommand("decode", "Makes a picture of latents.").argument("<latents>");
-  addReportOptions(addModelOptions(addSaveOptions(command, "the latents' name.png")));
+  addReportOptions(
+    addModelOptions(
+      addSaveOptions(command, "the latents' name.png", "a file or a folder; - is stdout"),
+    ),
+  );
   parse(command, argv);
   const options = command.opts<Options>();
   const [source] = command.args;
@@ -37,6 +41,7 @@ export async function decode(argv: readonly string[]): Promise<number> {
   const output = await openOutput(options.output ?? name, {
     extension: ".png",
     name,
+    fields: [],
     overwrite: options.overwrite === true,
   });
   const progress = progressTo(progressOptions(options));

@@ -75,6 +75,9 @@ export interface DrawingOptions
 /** The file name of a picture where no other is asked for. */
 const USUAL_OUTPUT = "{index}-{seed}.png";
 
+const OUTPUT_FORMS =
+  "a file, a folder or a pattern with %d, {index}, {seed}, {prompt}; - is stdout";
+
 /** Adds the options of `DrawingOptions`, but those of `SeenFiles`, which commands name as they need them. */
 export function addDrawingOptions(command: Command, isSized = true): Command {
   addLoraOptions(addPromptOptions(addToldOptions(addPictureOptions(command, isSized))))
@@ -84,7 +87,7 @@ export function addDrawingOptions(command: Command, isSized = true): Command {
     .option("--bits <n>", "8 or 16: of a PNG (default: 8)", bits)
     .option("--quality <n>", "of a .jpg (default: 95)", integer("--quality", 1, 100));
   addWatchOptions(command);
-  return addReportOptions(addModelOptions(addSaveOptions(command, USUAL_OUTPUT)));
+  return addReportOptions(addModelOptions(addSaveOptions(command, USUAL_OUTPUT, OUTPUT_FORMS)));
 }
 
 /** The options of a command that was parsed, with what lies in files. Throws `FileError` and `FormatError`. */

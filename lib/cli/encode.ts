@@ -25,7 +25,11 @@ interface Options extends ModelOptions, SaveOptions {}
 
 export async function encode(argv: readonly string[]): Promise<number> {
   const command = newCommand("encode", "Makes latents of a picture.").argument("<image>");
-  addReportOptions(addModelOptions(addSaveOptions(command, "the picture's name.safetensors")));
+  addReportOptions(
+    addModelOptions(
+      addSaveOptions(command, "the picture's name.safetensors", "a file or a folder"),
+    ),
+  );
   parse(command, argv);
   const options = command.opts<Options>();
   const [source] = command.args;
@@ -41,6 +45,7 @@ export async function encode(argv: readonly string[]): Promise<number> {
   const output = await openOutput(options.output ?? name, {
     extension: ".safetensors",
     name,
+    fields: [],
     overwrite: options.overwrite === true,
   });
   const progress = progressTo(progressOptions(options));

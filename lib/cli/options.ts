@@ -34,6 +34,7 @@ export function newCommand(name: string, summary: string): Command {
   return new Command(name)
     .description(summary)
     .helpOption("-h, --help", "show this help")
+    .configureHelp({ commandUsage: (command) => `ldm ${command.name()} ${command.usage()}` })
     .exitOverride((error) => {
       throw error;
     })
@@ -81,12 +82,10 @@ export function addModelOptions(command: Command): Command {
     .option("--tuned", "kernels as `ldm tune` chose them for this device");
 }
 
-export function addSaveOptions(command: Command, usual: string): Command {
+/** `usual`: where results go when nothing is said; `forms`: what may be said. */
+export function addSaveOptions(command: Command, usual: string, forms: string): Command {
   return command
-    .option(
-      "-o, --output <pattern>",
-      `a file, a folder or a pattern with %d, {index}, {seed}, {prompt}; - is stdout (default: ${usual})`,
-    )
+    .option("-o, --output <pattern>", `${forms} (default: ${usual})`)
     .option("--overwrite", "replace files instead of taking the next free name");
 }
 
@@ -113,7 +112,7 @@ export function integer(
 /** A reader of numbers from `least` to `most`. */
 export function decimal(option: string, least: number, most = Infinity): (text: string) => number {
   return (text) => {
-    const value = text.trim() === "" ? NaN : Number(text);
+    const value = /^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$/i.test(text) ? Number(text) : NaN;
     if (Number.isFinite(value) && value >= least && value <= most) return value;
     const range = most === Infinity ? `of at least ${least}` : `from ${least} to ${most}`;
     throw new UsageError(`Cannot use ${option} ${show(text)}: a number ${range} was needed`);

@@ -52,6 +52,8 @@ export interface OutputOptions {
   readonly extension: string;
   /** Further ones. */
   readonly otherExtensions?: readonly string[];
+  /** What patterns may mention in braces, all of `Fields` where it is left out. */
+  readonly fields?: readonly (keyof Fields)[];
   /** The file name in a folder that is given without one. */
   readonly name: string;
   readonly overwrite: boolean;
@@ -72,7 +74,7 @@ export async function openOutput(pattern: string, options: OutputOptions): Promi
   if (pattern === "-") return single("-", options.extension);
   const full = await completed(pattern, options);
   if (await exists(full) === "special") return single(full, options.extension);
-  checkPlaceholders(full);
+  checkPlaceholders(full, options.fields ?? FIELDS);
   await tryFolder(full);
   const used = new Set<string>();
   /** The first name of a result that this run does not have yet and `take` takes. */
@@ -155,12 +157,15 @@ function extensionOf(pattern: string): string {
   return extname(pattern.replaceAll(/\{\w*\}/g, "x")).toLowerCase();
 }
 
-function checkPlaceholders(pattern: string): void {
+const FIELDS = ["index", "seed", "prompt"] as const satisfies readonly (keyof Fields)[];
+
+function checkPlaceholders(pattern: string, fields: readonly string[]): void {
   for (const [text, , field] of pattern.matchAll(PLACEHOLDER)) {
-    if (field === undefined || ["index", "seed", "prompt"].includes(field)) continue;
-    throw new UsageError(
-      `Cannot write to "${pattern}": ${text} means nothing, only %d, {index}, {seed} and {prompt} do`,
-    );
+    if (field === undefined || fields.includes(field)) continue;
+    const known = ["%d", ...fields.map((name) => `{${name}}`)];
+    const last = known.pop();
+    const others = known.length > 0 ? `${known.join(", ")} and ${last} do` : `${last} does`;
+    throw new UsageError(`Cannot write to "${pattern}": ${text} means nothing, only ${others}`);
   }
 }
 

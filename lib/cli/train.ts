@@ -41,7 +41,7 @@ import { printJson, printLine } from "./terminal.ts";
 interface Options extends ReportOptions {
   readonly data?: string;
   readonly output?: string;
-  readonly set: readonly string[];
+  readonly set?: readonly string[];
   readonly resume?: true;
   readonly printConfig?: true;
   readonly memoryBudget?: number;
@@ -156,8 +156,7 @@ function definition() {
     .option(
       "--set <key=value>",
       "a setting, such as optimizer.lr=1e-4; may be repeated",
-      (word: string, words: readonly string[]) => [...words, word],
-      [],
+      (word: string, words: readonly string[] = []) => [...words, word],
     )
     .option("--resume", "go on from the folder's latest checkpoint")
     .option("--print-config", "print all settings and stop")
@@ -245,7 +244,7 @@ function kindOf(word: string): Kind {
 async function sourcesOf(
   kind: Kind,
   file: string | undefined,
-  { output, data, set, resume }: Options,
+  { output, data, set = [], resume }: Options,
 ): Promise<Source[]> {
   const own = resume && output !== undefined ? join(output, "config.toml") : undefined;
   const path = file ?? own;

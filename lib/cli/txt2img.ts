@@ -17,8 +17,7 @@ function definition() {
   command.option(
     "--sweep <name=values>",
     "a picture for each value: steps=10,20,30 or cfg-scale=4:9:1; twice: each with each, in a grid",
-    (sweep: string, before: readonly string[]) => [...before, sweep],
-    [],
+    (sweep: string, before: readonly string[] = []) => [...before, sweep],
   );
   command.option("--map <path>", "colours that say what lies where, for models that read maps");
   return addDrawingOptions(command);
@@ -27,7 +26,7 @@ function definition() {
 export async function txt2img(argv: readonly string[]): Promise<number> {
   const command = definition();
   parse(command, argv);
-  const { sweep, map } = command.opts<{ sweep: readonly string[]; map?: string }>();
+  const { sweep = [], map } = command.opts<{ sweep?: readonly string[]; map?: string }>();
   const asked = await drawingOptions(command);
   const options: DrawingOptions = map === undefined ? asked : { ...asked, sees: "map", image: map };
   const words = command.args;

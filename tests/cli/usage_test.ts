@@ -3,6 +3,7 @@ import { inFolder, names } from "../folders.ts";
 import { FIXTURES, ldm } from "./ldm.ts";
 
 const SD1 = `${FIXTURES}/tiny/sd1`;
+const PHOTO = `${FIXTURES}/pictures/fox.png`;
 const FOXES = `${FIXTURES}/prompts/foxes.txt`;
 
 /** Command lines that make no sense, and what is said of them. */
@@ -16,6 +17,7 @@ const MISTAKES: readonly (readonly [args: readonly string[], said: RegExp])[] = 
   [["a fox", "-m", SD1, "--steps", "2.5"], /--steps "2.5"/],
   [["a fox", "-m", SD1, "-W", "wide"], /--width "wide"/],
   [["a fox", "-m", SD1, "--cfg-scale", "lots"], /--cfg-scale "lots": a number of at least 0/],
+  [["a fox", "-m", SD1, "--cfg-scale", "0x7"], /--cfg-scale "0x7"/],
   [["a fox", "-m", SD1, "-s", "-2"], /--seed "-2": a whole number from -1 to 4294967295/],
   [["a fox", "-m", SD1, "-s", "4294967296"], /--seed "4294967296"/],
   [["a fox", "-m", SD1, "--rng", "gpu"], /--rng "gpu": one of cpu, cuda was needed/],
@@ -53,6 +55,10 @@ const MISTAKES: readonly (readonly [args: readonly string[], said: RegExp])[] = 
   [["encode", "-m", SD1], /missing required argument 'image'/],
   [["encode", "x.png"], /There is no model built in yet/],
   [["encode", "x.png", "-m", SD1, "-o", "-"], /Cannot write latents to stdout/],
+  [
+    ["encode", PHOTO, "-m", SD1, "-o", "{seed}.safetensors"],
+    /\{seed\} means nothing, only %d does/,
+  ],
   [["decode", "x", "y", "-m", SD1], /too many arguments/],
   [["inspect"], /missing required argument 'path'/],
   [["inspect", "--deep", "x"], /unknown option '--deep'/],
@@ -89,6 +95,7 @@ Deno.test("ldm --help and --version answer on stdout", async () => {
   for (const args of [["txt2img", "--help"], ["help", "txt2img"], ["a fox", "-h"]]) {
     const { code, stdout, stderr } = await ldm(args);
     deepEqual([code, stderr], [0, ""]);
+    match(stdout, /^Usage: ldm txt2img \[options\] \[prompt\.\.\.\]\n/);
     match(stdout, /--negative-prompt/);
   }
   const { stdout } = await ldm(["--version"]);
