@@ -140,6 +140,19 @@ export interface Run {
   readonly progress?: Progress;
 }
 
+/** Whether pictures of a pattern are JPEGs. */
+export function isJpeg(pattern: string): boolean {
+  return /\.jpe?g$/i.test(pattern);
+}
+
+/** Throws `UsageError` for a quality of what has none. */
+export function checkQuality({ quality, output = USUAL_OUTPUT }: DrawingOptions): void {
+  if (quality === undefined || isJpeg(output)) return;
+  throw new UsageError(
+    `Cannot use --quality with -o ${JSON.stringify(output)}: only a .jpg has a quality; name one`,
+  );
+}
+
 /** Opens the place where pictures go, as options say. Throws `UsageError` and `FileError` where they cannot. */
 export async function outputOf(
   { output: pattern = USUAL_OUTPUT, json, overwrite, bits }:
@@ -151,7 +164,7 @@ export async function outputOf(
   if (pattern === "-" && json) {
     throw new UsageError("Cannot use --json with -o -: both write to stdout");
   }
-  if (bits === 16 && /\.jpe?g$/i.test(pattern)) {
+  if (bits === 16 && isJpeg(pattern)) {
     throw new UsageError(`Cannot write 16 bits into "${pattern}": a JPEG has 8; name a .png`);
   }
   const [extension, ...otherExtensions] = PICTURE_EXTENSIONS;
@@ -175,6 +188,7 @@ export async function withDrawing(
 ): Promise<void> {
   const path = modelPath(options);
   checkWatch(options);
+  if (!run.output) checkQuality(options);
   const output = run.output ?? await outputOf(options);
   const { vaeTiling } = options;
   const file = run.file ?? await fileOptions(options, path);

@@ -16,7 +16,13 @@ import {
 import { readRecipe } from "../formats/remember.ts";
 import type { MatchName } from "../pipelines/events.ts";
 import { BUILT_IN_NAME, builtInPath } from "./built_in.ts";
-import { addDrawingOptions, type DrawingOptions, drawingOptions, withDrawing } from "./drawing.ts";
+import {
+  addDrawingOptions,
+  type DrawingOptions,
+  drawingOptions,
+  isJpeg,
+  withDrawing,
+} from "./drawing.ts";
 import { lorasOf } from "./loras.ts";
 import { hashOf } from "./model_hash.ts";
 import { newCommand, parse, progressOptions } from "./options.ts";
@@ -73,7 +79,8 @@ export async function rerun(argv: readonly string[]): Promise<number> {
   const { negativePrompt, style, wildcards } = options;
   const isResolved = [prompt, negativePrompt, style, wildcards].every((one) => one === undefined);
   const dtype = options.dtype ?? remembered.dtype;
-  const bits = options.bits ?? (pngDepth(bytes) === 16 ? 16 : 8);
+  const isDeep = pngDepth(bytes) === 16 && !isJpeg(options.output ?? "");
+  const bits = options.bits ?? (isDeep ? 16 : 8);
   const asked = overlay({ ...(match && { match }) }, known.recipe, options, defined({ prompt }));
   checkDrawBoxes(options, [asked]);
   await withDrawing(

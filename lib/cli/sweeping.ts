@@ -4,7 +4,13 @@ import { basename, dirname, extname, join } from "node:path";
 import { DeviceError, FileError, UsageError } from "../base/errors.ts";
 import type { Recipe } from "../formats/recipe.ts";
 import type { SheetOptions } from "../formats/sheet.ts";
-import { type DrawingOptions, fileOptions, outputOf, withDrawing } from "./drawing.ts";
+import {
+  checkQuality,
+  type DrawingOptions,
+  fileOptions,
+  outputOf,
+  withDrawing,
+} from "./drawing.ts";
 import { checkGrid, collecting, type Collection, openSheets } from "./grid.ts";
 import { modelPath, seconds } from "./loading.ts";
 import { progressOptions } from "./options.ts";
@@ -45,6 +51,7 @@ export async function drawSweep(
     throw new UsageError("Cannot write the pictures of a sweep to stdout: -o - takes one");
   }
   checkDrawBoxes(options, recipes);
+  checkQuality(options);
   const file = await fileOptions(options, modelPath(options));
   const sheetOptions = { ...options, ...(grid !== undefined && { grid }) };
   checkGrid(sheetOptions);

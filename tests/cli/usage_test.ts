@@ -28,6 +28,7 @@ const MISTAKES: readonly (readonly [args: readonly string[], said: RegExp])[] = 
   [["a fox", "-m", SD1, "--schedule", "karas"], /did you mean "karras"\?/],
   [["a fox", "-m", SD1, "--vae", "a", "--taesd", "b"], /--vae and --taesd together/],
   [["a fox", "-m", SD1, "-o", "x.gif"], /its name must end in \.png, \.jpg or \.jpeg/],
+  [["a fox", "-m", SD1, "-o", "x.png", "--quality", "80"], /only a \.jpg has a quality/],
   [["a fox", "-m", SD1, "-o", "{size}.png"], /\{size\} means nothing/],
   [["a fox", "-m", SD1, "-o", "-", "--json"], /both write to stdout/],
   [["a fox", "-m", SD1, "-o", "-", "-b", "2"], /several pictures to stdout/],
