@@ -181,7 +181,7 @@ async function writePart(
   folder: string,
 ): Promise<void> {
   const tensors = pieces.flatMap((piece) => piece.tensors);
-  const type = TYPES[tensors[0].dtype] ?? "float32";
+  const type = TYPES[tensors[0]?.dtype] ?? "float32";
   const whole = text ?? JSON.stringify(json, null, 2);
   const typed = whole.replace(/("(?:torch_)?dtype"\s*:\s*")[^"]*"/, `$1${type}"`);
   await writeComponent(folder, typed, tensors, file);

@@ -352,7 +352,11 @@ function unetFromDiffusers(tree: Tree): Module[] {
  * computation.
  */
 function vaeModules(tree: Tree, side: Side): Module[] {
-  const modules: Module[] = pairs({ quant_conv: "quant_conv", post_quant_conv: "post_quant_conv" });
+  const modules: Module[] = pairs({
+    quant_conv: "quant_conv",
+    post_quant_conv: "post_quant_conv",
+    quantize: "quantize", // a VQModel's
+  });
   const halves = [["encoder", "down", "downsample"], ["decoder", "up", "upsample"]] as const;
   for (const [half, way, sample] of halves) {
     const add = (original: string, diffusers: string, leaves?: readonly Relation[]) =>

@@ -30,7 +30,9 @@ export async function writeFolder(
     if (hadName) await Deno.remove(old, { recursive: true });
   } catch (error) {
     await Deno.remove(made, { recursive: true }).catch(() => {});
-    throw fileError("write", path, error);
+    const told = fileError("write", path, error);
+    if (!(told instanceof FileError)) throw told;
+    throw new FileError(told.message.replaceAll(made, path), { cause: error });
   }
 }
 

@@ -3,10 +3,12 @@ import { join } from "node:path";
 import { toBf16, toF16 } from "../../lib/base/dtype.ts";
 import { architectureOf } from "../../lib/engine/architecture.ts";
 import { openCheckpoint } from "../../lib/formats/checkpoint.ts";
+import { writeComponent } from "../../lib/formats/diffusers_folder.ts";
 import { SafetensorsFile, writeSafetensors } from "../../lib/formats/safetensors.ts";
 import { convertCheckpoint } from "../../lib/pipelines/convert.ts";
 import { fixture } from "../fixture.ts";
 import { inFolder, names } from "../folders.ts";
+import { inpaintingFolder } from "../inpainting.ts";
 
 /** Every tensor of a checkpoint by component and name: type, shape and bytes. */
 async function tensorsOf(path: string): Promise<Map<string, unknown>> {
@@ -262,4 +264,77 @@ Deno.test("convertCheckpoint takes the tokenizer that it is given", () =>
       convertCheckpoint(fixture("tiny/sd1.safetensors"), join(at, "x"), nothing),
       /vocab\.json and merges\.txt was needed/,
     );
+  }));
+
+Deno.test("convertCheckpoint knows a model that fills holes by its channels, as published files have nothing else", () =>
+  inFolder(async (at) => {
+    const own = await inpaintingFolder(at);
+    const [file, folder] = [join(at, "file.safetensors"), join(at, "folder")];
+    await convertCheckpoint(own, file);
+    // without what says how it was made, as published files are
+    using inside = await SafetensorsFile.open(file);
+    const { config = "", ...metadata } = Object.fromEntries(inside.metadata);
+    const { model_index: _, ...configs } = JSON.parse(config);
+    const tensors = [...inside.tensors.values()].map((entry) => ({
+      ...entry,
+      data: () => inside.read(entry.name),
+    }));
+    const bare = join(at, "bare.safetensors");
+    await writeSafetensors(bare, tensors, { ...metadata, config: JSON.stringify(configs) });
+    await convertCheckpoint(bare, folder);
+    deepEqual(await tensorsOf(folder), await tensorsOf(own));
+    const index = JSON.parse(await Deno.readTextFile(join(folder, "model_index.json")));
+    equal(index._class_name, "StableDiffusionInpaintPipeline");
+    deepEqual(index.unet, ["diffusers", "UNet2DConditionModel"]);
+  }));
+
+Deno.test("convertCheckpoint copies folders of models that are told classes, which no single file holds", () =>
+  inFolder(async (at) => {
+    const own = join(at, "own");
+    await convertCheckpoint(fixture("tiny/sd1"), own);
+    await Deno.remove(join(own, "text_encoder"), { recursive: true });
+    const config = {
+      _class_name: "LatentDiffusionConditioner",
+      width: 32,
+      classes: ["fox", "hen"],
+    };
+    const table = new Uint8Array(new Float32Array(3 * 32).fill(0.5).buffer);
+    const name = "class_embedding.weight";
+    const tensor = { name, dtype: "F32", shape: [3, 32], data: table } as const;
+    await writeComponent(join(own, "conditioner"), config, [tensor], "diffusion_pytorch_model");
+    const index = {
+      _class_name: "DiffusionPipeline",
+      conditioner: ["ldm", "Conditioner"],
+      safety_checker: ["stable_diffusion", "StableDiffusionSafetyChecker"],
+      _defaults: { steps: 3, cfg_scale: 2 },
+    };
+    await Deno.writeTextFile(join(own, "model_index.json"), JSON.stringify(index));
+    await rejects(
+      convertCheckpoint(own, join(at, "x.safetensors")),
+      /it is told classes or boxes, for which such files have no place; only a folder holds it/,
+    );
+    const copy = join(at, "copy");
+    await convertCheckpoint(own, copy, { dtype: "f16" });
+    deepEqual((await whatIs(copy)).conditioner, (await whatIs(own)).conditioner);
+    const made = JSON.parse(await Deno.readTextFile(join(copy, "model_index.json")));
+    deepEqual(made.safety_checker, [null, null]);
+    deepEqual(made._defaults, index._defaults);
+    deepEqual(names(copy), ["conditioner", "model_index.json", "scheduler", "unet", "vae"]);
+  }));
+
+Deno.test("convertCheckpoint says in a file of SD 1 or XL that its network predicts velocities", () =>
+  inFolder(async (at) => {
+    const own = join(at, "own");
+    await convertCheckpoint(fixture("tiny/sdxl"), own);
+    const path = join(own, "scheduler", "scheduler_config.json");
+    const scheduler = JSON.parse(await Deno.readTextFile(path));
+    const said = { prediction_type: "v_prediction", rescale_betas_zero_snr: true };
+    await Deno.writeTextFile(path, JSON.stringify({ ...scheduler, ...said }));
+    const file = join(at, "file.safetensors");
+    await convertCheckpoint(own, file);
+    const keys = (await rawTensors(file)).keys().toArray();
+    ok(keys.includes("v_pred") && keys.includes("ztsnr"));
+    const again = join(at, "again.safetensors");
+    await convertCheckpoint(file, again);
+    deepEqual(await rawTensors(again), await rawTensors(file));
   }));
