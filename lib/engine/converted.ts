@@ -195,7 +195,10 @@ export function folderClip(family: Family | undefined, config: ClipConfig): Clip
 export function schedulerOf(checkpoint: Checkpoint, { scheduler, variant }: Architecture): unknown {
   if (configsOf(checkpoint).has("scheduler") || !isObject(scheduler)) return scheduler;
   const { rescale_betas_zero_snr: rescales, ...rest } = scheduler;
-  if (variant === "lcm") return { ...rest, _class_name: "LCMScheduler" };
+  // as the first LCM, LCM_Dreamshaper_v7, has it
+  if (variant === "lcm") {
+    return { ...rest, _class_name: "LCMScheduler", set_alpha_to_one: true, steps_offset: 0 };
+  }
   if (rescales !== true) return rest;
   const named = rest._class_name;
   return {

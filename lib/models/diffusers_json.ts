@@ -168,13 +168,17 @@ const NONE = [null, null] as const;
 /** What a pipeline's folder holds: component → library and class. */
 export type Pipeline = Readonly<Record<string, readonly [library: string, name: string]>>;
 
+/** Whose form these have; its inpainting pipelines do not open without. */
+const VERSION = { _diffusers_version: "0.42.1" } as const;
+
 const UNWATCHED = {
+  ...VERSION,
   feature_extractor: NONE,
   image_encoder: NONE,
   requires_safety_checker: false,
   safety_checker: NONE,
 } as const;
-const LARGE = { feature_extractor: NONE, image_encoder: NONE } as const;
+const LARGE = { ...VERSION, feature_extractor: NONE, image_encoder: NONE } as const;
 
 /** What a pipeline that reads text is for: pictures from text alone, in few steps, or with holes that it fills. */
 const STABLE = {
