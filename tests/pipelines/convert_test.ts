@@ -248,11 +248,14 @@ Deno.test("convertCheckpoint tells what a single file cannot hold", () =>
     await rejects(convertCheckpoint(alone, join(at, "y")), /one half of a TAESD/);
   }));
 
-Deno.test("convertCheckpoint takes the tokenizer that it is given", () =>
+Deno.test("convertCheckpoint takes the tokenizer that it is given, and tells transformers the type of weights", () =>
   inFolder(async (at) => {
     const folder = join(at, "sdxl");
     const tokenizer = fixture("tiny/sd1/tokenizer");
-    await convertCheckpoint(fixture("tiny/sdxl.safetensors"), folder, { tokenizer });
+    await convertCheckpoint(fixture("tiny/sdxl.safetensors"), folder, { tokenizer, dtype: "bf16" });
+    const text = await Deno.readTextFile(join(folder, "text_encoder_2", "config.json"));
+    const { torch_dtype: type, architectures: [name] } = JSON.parse(text);
+    deepEqual([type, name], ["bfloat16", "CLIPTextModelWithProjection"]);
     const merges = (path: string) => Deno.readTextFile(join(path, "merges.txt"));
     for (const [name, pad] of [["tokenizer", "<|endoftext|>"], ["tokenizer_2", "!"]]) {
       equal(await merges(join(folder, name)), await merges(tokenizer));
