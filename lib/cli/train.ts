@@ -186,10 +186,12 @@ export async function train(argv: readonly string[]): Promise<number> {
     progress.say("stopping after this step; the run can be resumed");
     stop.abort();
   };
-  using dataset = withDefaults(
-    await openDataset(data.path, (sentence) => progress.warn(sentence)),
-    data,
-  );
+  const told = new Set<string>(); // a look at the first examples meets the same bad files as the run
+  const report = (sentence: string) => {
+    if (!told.has(sentence)) progress.warn(sentence);
+    told.add(sentence);
+  };
+  using dataset = withDefaults(await openDataset(data.path, report), data);
   progress.say(`${dataset.length} examples in ${data.path}`);
   const from = (position: Position) =>
     examples(dataset, {
@@ -197,7 +199,7 @@ export async function train(argv: readonly string[]): Promise<number> {
       ...{ crop: data.crop, flip: data.flip, filter: data.filter, seed, position },
       ...{ boxOrder: data.boxes, ahead: data.ahead, keepBytes: data.keep_mib * 2 ** 20 },
       maps,
-      report: (sentence) => progress.warn(sentence),
+      report,
     });
   const ceiling = Math.min(options.memoryBudget ?? Infinity, optimizer.memory_mib || Infinity);
   await using device = await openDevice({ memoryBudget: ceiling * 2 ** 20 });
@@ -216,7 +218,7 @@ export async function train(argv: readonly string[]): Promise<number> {
     ...{ resume: options.resume === true, memory: () => device.memory.live, signal: stop.signal },
   };
   let code = 0;
-  Deno.addSignalListener("SIGINT", interrupt);
+  for (const signal of SIGNALS) Deno.addSignalListener(signal, interrupt);
   try {
     for await (const event of runCourse(course, from, loop)) {
       await tell(
@@ -228,11 +230,16 @@ export async function train(argv: readonly string[]): Promise<number> {
       if (event.kind === "stopped") code = 130;
     }
   } finally {
-    Deno.removeSignalListener("SIGINT", interrupt);
+    for (const signal of SIGNALS) Deno.removeSignalListener(signal, interrupt);
     progress.clear();
   }
   return code;
 }
+
+/** What asks a run to stop: a person, or a cluster that wants its machine back, of which Windows knows nothing. */
+const SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows"
+  ? ["SIGINT"]
+  : ["SIGINT", "SIGTERM"];
 
 function kindOf(word: string): Kind {
   const kind = KINDS.find((name) => name === word);

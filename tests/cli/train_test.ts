@@ -70,6 +70,15 @@ Deno.test("ldm train says in a sentence what it cannot do", async () => {
       assert.equal(actual, code, `${args.join(" ")}: ${stderr}`);
       assert.equal(stderr.trim().split("\n").length, 1);
     }
+    await Deno.mkdir(join(folder, "data"));
+    await Deno.copyFile(join(FIXTURES, "pictures", "fox.png"), join(folder, "data", "fox.png"));
+    await Deno.writeTextFile(join(folder, "data", "text.png"), "no picture");
+    const lost = await ldm(
+      ["train", "autoencoder", ...SMALL, "-o", "run", "--data", "data", "--set", "memory_mib=1"],
+      { cwd: folder },
+    );
+    assert.equal(lost.stderr.match(/text\.png/g)?.length, 1, lost.stderr); // though two passes meet it
+    await Deno.remove(join(folder, "data"), { recursive: true });
     const little = [...SMALL, "-o", "run", "--set", "memory_mib=1"];
     const refused = await ldm(["train", "autoencoder", ...little], { cwd: folder });
     assert.equal(refused.code, 1);
@@ -87,27 +96,34 @@ Deno.test("ldm train says in a sentence what it cannot do", async () => {
   });
 });
 
-Deno.test("Ctrl-C ends a training run with a checkpoint and code 130", async () => {
-  await inFolder(async (folder) => {
-    const run = join(folder, "run");
-    const args = ["train", "autoencoder", ...SMALL, "--set", "steps=100000", "-o", run, "--json"];
-    const process = start(args, folder);
-    const decoder = new TextDecoder();
-    let told = "";
-    let interrupted = false;
-    for await (const chunk of process.stdout) {
-      told += decoder.decode(chunk, { stream: true });
-      if (!interrupted && told.includes('"event":"step"')) {
-        process.kill("SIGINT");
-        interrupted = true;
+for (
+  const [who, signal] of [["Ctrl-C", "SIGINT"], [
+    "a cluster that asks for its machine",
+    "SIGTERM",
+  ]] as const
+) {
+  Deno.test(`${who} ends a training run with a checkpoint and code 130`, async () => {
+    await inFolder(async (folder) => {
+      const run = join(folder, "run");
+      const args = ["train", "autoencoder", ...SMALL, "--set", "steps=100000", "-o", run, "--json"];
+      const process = start(args, folder);
+      const decoder = new TextDecoder();
+      let told = "";
+      let interrupted = false;
+      for await (const chunk of process.stdout) {
+        told += decoder.decode(chunk, { stream: true });
+        if (!interrupted && told.includes('"event":"step"')) {
+          process.kill(signal);
+          interrupted = true;
+        }
       }
-    }
-    const { code } = await process.status;
-    assert.equal(code, 130);
-    const last = told.trim().split("\n").at(-1) ?? "";
-    const { event, step } = JSON.parse(last);
-    assert.equal(event, "stopped");
-    assert.deepEqual(names(join(run, "checkpoints")), [String(step)]);
-    assert.deepEqual(names(join(run, "checkpoints", String(step))), ["state.safetensors"]);
+      const { code } = await process.status;
+      assert.equal(code, 130);
+      const last = told.trim().split("\n").at(-1) ?? "";
+      const { event, step } = JSON.parse(last);
+      assert.equal(event, "stopped");
+      assert.deepEqual(names(join(run, "checkpoints")), [String(step)]);
+      assert.deepEqual(names(join(run, "checkpoints", String(step))), ["state.safetensors"]);
+    });
   });
-});
+}
