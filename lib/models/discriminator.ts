@@ -18,6 +18,11 @@ export interface DiscriminatorConfig {
   readonly layers: number;
 }
 
+/** Pixels of a side of the smallest picture that there is a verdict on: its last two windows step by one pixel. */
+export function smallestJudged(layers: number): number {
+  return 3 * 2 ** layers;
+}
+
 /** PyTorch's BatchNorm2d. */
 const EPS = 1e-5;
 const SLOPE = 0.2;

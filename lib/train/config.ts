@@ -9,6 +9,7 @@ import {
   type Settings,
   type Source,
 } from "../formats/settings.ts";
+import { smallestJudged } from "../models/discriminator.ts";
 import { type Kind, KINDS, SCHEMAS } from "./schema.ts";
 
 export type AutoencoderConfig = Settings<typeof SCHEMAS.autoencoder>;
@@ -28,6 +29,14 @@ export function autoencoderConfig(sources: readonly Source[]): AutoencoderConfig
   }
   requireMultiple(where, "data.size", config.data.size, "autoencoder.f", f);
   requireMultiple(where, "autoencoder.width", width, "autoencoder.groups", groups);
+  const { weight, layers } = config.discriminator;
+  const least = smallestJudged(layers);
+  if (weight > 0 && config.data.size < least) {
+    throw new FormatError(
+      `Cannot use ${where}: data.size is ${config.data.size}, and a discriminator of ${layers} layers sees nothing of less ` +
+        `than ${least} pixels; lower discriminator.layers, or set discriminator.weight to 0`,
+    );
+  }
   return config;
 }
 

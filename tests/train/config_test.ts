@@ -97,6 +97,11 @@ Deno.test("settings that do not go together are refused", () => {
       ["autoencoder.width=100"],
       /: autoencoder\.width, which is 100, is no multiple of autoencoder\.groups, which is 32$/,
     ],
+    [
+      "autoencoder",
+      ["data.size=16"],
+      /: data\.size is 16, and a discriminator of 3 layers sees nothing of less than 24 pixels; /,
+    ],
     ["diffusion", ["unet.multipliers=[]"], /: unet\.multipliers has no level$/],
     [
       "diffusion",
