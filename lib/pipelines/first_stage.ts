@@ -1,6 +1,6 @@
 /** The first stage alone: pictures to latents and back (Rombach et al. 2022, section 3.1). */
 
-import { UsageError } from "../base/errors.ts";
+import { OverflowError, UsageError } from "../base/errors.ts";
 import type { FloatPicture, Latents, Model, Tiling } from "../engine/model.ts";
 import type { Picture, PipelineEvent, Rounding } from "./events.ts";
 
@@ -34,7 +34,7 @@ type Size = Pick<Picture, "width" | "height">;
 
 const floor = (n: number, factor: number) => Math.max(factor, Math.floor(n / factor) * factor);
 
-/** Decodes latents, yielding progress. */
+/** Decodes latents, yielding progress. Throws `OverflowError` where the picture's numbers are not finite. */
 export async function* decodeLatents(
   decode: Model["decodeImage"],
   latents: Latents,
@@ -55,7 +55,17 @@ export async function* decodeLatents(
     if (reports.length === 0) finished = await Promise.race([end, news]);
     for (const report of reports.splice(0)) yield { kind: "decode", image, ...report };
   }
-  return await work;
+  const picture = await work;
+  requireFinite(picture.data, "a picture of latents", "decoding;");
+  return picture;
+}
+
+/** Throws `OverflowError`: what is no number would be black, and nobody would know why. `after`: what gave it, and a remedy. */
+export function requireFinite(numbers: Float32Array, what: string, after: string): void {
+  if (numbers.every(Number.isFinite)) return;
+  throw new OverflowError(
+    `Cannot make ${what}: its numbers are not finite after ${after} --dtype f32 may help`,
+  );
 }
 
 /**

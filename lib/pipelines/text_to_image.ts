@@ -4,7 +4,7 @@
  * the same picture here and there; `match` takes over other tools' conventions.
  */
 
-import { OverflowError, UsageError } from "../base/errors.ts";
+import { UsageError } from "../base/errors.ts";
 import { compose, denoiser, rescaleGuidance } from "../diffusion/denoiser.ts";
 import type { SamplerName } from "../diffusion/names.ts";
 import {
@@ -27,7 +27,7 @@ import {
 import { finished, paddedSize, secondChannels } from "./beside.ts";
 import { Embeddings } from "./embeddings.ts";
 import type { PipelineEvent, Settings } from "./events.ts";
-import { decodeLatents } from "./first_stage.ts";
+import { decodeLatents, requireFinite } from "./first_stage.ts";
 import { TREE_SAMPLERS } from "./match.ts";
 import { noisesOf, treeNoise } from "./noise.ts";
 import { type Reading, readPrompts } from "./prompts.ts";
@@ -159,7 +159,6 @@ function makePipeline(
         tiling,
         index,
       );
-      requireFinite(whole.data, seed, "decoding");
       const { floats, image } = finished(whole, second, settings, settings.rounding);
       yield { kind: "image" as const, image, floats, latents, seed, index, settings };
     }
@@ -355,18 +354,14 @@ async function* sampled(
   };
   let latents = asLatents(start);
   for await (const { index, sigma, x, x0 } of sample(plan, denoise, start, options)) {
-    requireFinite(x, seed, `step ${index + 1} of ${plan.intervals.length}`);
+    const step = `step ${index + 1} of ${plan.intervals.length}`;
+    requireFinite(
+      x,
+      `the picture of seed ${seed}`,
+      `${step}; less guidance, prompts that weigh less or`,
+    );
     latents = asLatents(x);
     yield { kind: "step", image, index, of: plan.intervals.length, sigma, x0: asLatents(x0) };
   }
   return latents;
-}
-
-/** Throws `OverflowError`: a picture of what is no number would be black, and nobody would know why. */
-function requireFinite(numbers: Float32Array, seed: number, after: string): void {
-  if (numbers.every(Number.isFinite)) return;
-  throw new OverflowError(
-    `Cannot make the picture of seed ${seed}: its numbers are not finite after ${after}; less guidance, prompts that ` +
-      `weigh less or --dtype f32 may help`,
-  );
 }

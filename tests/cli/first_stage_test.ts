@@ -46,6 +46,14 @@ Deno.test("ldm encode refuses a picture that does not fit, and decode latents of
     const other = await ldm(["decode", "z.safetensors", ...stage], { cwd });
     deepEqual([other.code, other.stdout], [1, ""]);
     match(other.stderr, /have 3 channels, and the first stage of .* has 4/);
+    await writeLatents(join(cwd, "z.safetensors"), {
+      ...latents,
+      data: new Float32Array(4).fill(NaN),
+      channels: 4,
+    }, {});
+    const nan = await ldm(["decode", "z.safetensors", ...stage], { cwd });
+    deepEqual([nan.code, nan.stdout], [1, ""]);
+    match(nan.stderr, /its numbers are not finite after decoding; --dtype f32 may help/);
     deepEqual(names(cwd), ["x.png", "z.safetensors"]);
   }));
 
