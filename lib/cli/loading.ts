@@ -3,7 +3,7 @@
 import { UsageError } from "../base/errors.ts";
 import type { LoadOptions, MemoryPlan, ReadProgress } from "../engine/model.ts";
 import { tunedTable } from "../engine/tuning.ts";
-import { type Device, mib, openDevice } from "../gpu/device.ts";
+import { type Device, type DeviceOptions, mib, openDevice } from "../gpu/device.ts";
 import { BUILT_IN_NAME, checkpointPath } from "./built_in.ts";
 import type { ModelOptions } from "./options.ts";
 import { duration, fileSize, type Progress } from "./progress.ts";
@@ -50,11 +50,8 @@ export async function withLoaded<T extends Loaded & (Disposable | AsyncDisposabl
   lifetime: Lifetime = "run",
 ): Promise<void> {
   const start = performance.now();
-  const { memoryBudget, dtype, vae, taesd, tuned } = options;
-  await using device = await openDevice({
-    ...(memoryBudget !== undefined && { memoryBudget: memoryBudget * 2 ** 20 }),
-    ...(tuned && { table: tunedTable((message) => progress.warn(message)) }),
-  });
+  const { dtype, vae, taesd } = options;
+  await using device = await openDevice(deviceOptions(options, progress));
   progress.detail(`device: ${device.name}`);
   await using model = await load(device, path, {
     ...(vae !== undefined && vae !== path && { vae }),
@@ -80,6 +77,17 @@ export async function withLoaded<T extends Loaded & (Disposable | AsyncDisposabl
   await work(model, device);
   const peak = Math.ceil(device.memory.peak / 2 ** 20);
   progress.detail(`GPU memory: at most ${peak} MiB`);
+}
+
+/** How the device is opened. */
+export function deviceOptions(
+  { memoryBudget, tuned }: Pick<ModelOptions, "memoryBudget" | "tuned">,
+  progress: Progress,
+): DeviceOptions {
+  return {
+    ...(memoryBudget !== undefined && { memoryBudget: memoryBudget * 2 ** 20 }),
+    ...(tuned && { table: tunedTable((message) => progress.warn(message)) }),
+  };
 }
 
 /** Tells how a part is read, whenever one is; a machine hears of it when it wants details. */

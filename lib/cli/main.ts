@@ -11,6 +11,7 @@ import {
 } from "../base/errors.ts";
 import project from "../../deno.json" with { type: "json" };
 import { batch } from "./batch.ts";
+import { bench } from "./bench.ts";
 import { convert } from "./convert.ts";
 import { decode } from "./decode.ts";
 import { doctor } from "./doctor.ts";
@@ -55,6 +56,7 @@ const COMMANDS: Readonly<Record<string, Subcommand>> = {
   tokens: { summary: "what a prompt is read as: chunks, tokens, weights", run: tokens },
   train: { summary: "a model from pictures: an autoencoder, a denoiser, a LoRA", run: train },
   doctor: { summary: "what this device can do, and whether it computes correctly", run: doctor },
+  bench: { summary: "how fast this device is, in figures to compare", run: bench },
   tune: { summary: "the fastest kernels on this device, for --tuned", run: tune },
 };
 
@@ -65,7 +67,7 @@ const TOPICS: Readonly<Record<string, { readonly summary: string; readonly text:
   };
 
 /** Commands that are planned. Taken as prompts they would waste somebody's time. */
-const PLANNED = ["img2img", "bench"];
+const PLANNED = ["img2img"];
 
 /** Runs the program on its arguments; returns its exit code. */
 export async function main(argv: readonly string[]): Promise<number> {

@@ -128,7 +128,11 @@ async function toldOf(
 }
 
 /** Tokens of text and then others; those alone where the model reads no text. */
-function followed({ readsText }: Model, text: TextEmbedding, more: TextEmbedding): TextEmbedding {
+export function followed(
+  { readsText }: Pick<Model, "readsText">,
+  text: TextEmbedding,
+  more: TextEmbedding,
+): TextEmbedding {
   return readsText
     ? { ...text, hidden: joined([text.hidden, more.hidden]), tokens: text.tokens + more.tokens }
     : more;

@@ -6,43 +6,6 @@ import { fileURLToPath } from "node:url";
 import { FIXTURES } from "../cli/ldm.ts";
 import { inFolder, names } from "../folders.ts";
 import { startPeer } from "./peers.ts";
-import { sectionMarkdown } from "./report.ts";
-import { takeTurns } from "./turns.ts";
-
-Deno.test("takeTurns lets contenders alternate and reports medians by piece of work", async () => {
-  const order: string[] = [];
-  const contender = (name: string, walls: readonly number[], most?: number) => {
-    const left = [...walls];
-    return {
-      name,
-      ...(most !== undefined && { most }),
-      turn: () => {
-        order.push(name);
-        return Promise.resolve({ work: { wall: left.shift() ?? NaN } });
-      },
-    };
-  };
-  const seconds = await takeTurns([contender("a", [3, 1, 2]), contender("b", [5, 4], 2)], 3);
-  assert.equal(order.join(""), "ababa");
-  assert.deepEqual(seconds.get("a")?.get("work"), { median: 2, best: 1, turns: 3 });
-  assert.deepEqual(seconds.get("b")?.get("work"), { median: 4, best: 4, turns: 2 });
-});
-
-Deno.test("sectionMarkdown aligns columns and leaves unknown figures empty", () => {
-  const rows = [{ name: "a", s: 1.2345 }, { name: "bb", s: undefined, n: 12 }];
-  assert.equal(
-    sectionMarkdown({ title: "T", notes: ["A note."], rows }),
-    `## T
-
-| name |    s |  n |
-| ---- | ---: | -: |
-| a    | 1.23 |    |
-| bb   |      | 12 |
-
-A note.
-`,
-  );
-});
 
 Deno.test("startPeer says which peer does not run", async () => {
   const peer = startPeer("torch_kernels.py", [], { python: "no-such-python" });

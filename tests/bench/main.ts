@@ -6,11 +6,11 @@
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { kernelSections } from "../../lib/cli/bench/kernels.ts";
+import { factsOf, markdown, type Section, sectionMarkdown } from "../../lib/cli/bench/report.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
-import { kernelSections } from "./kernels.ts";
-import { type Peer, startPeer } from "./peers.ts";
+import { type Peer, rivalOf, startPeer } from "./peers.ts";
 import { profileSections } from "./profile.ts";
-import { markdown, reportOf, type Section, sectionMarkdown } from "./report.ts";
 import { stageSections } from "./stages.ts";
 import { trainingSections } from "./training.ts";
 
@@ -114,13 +114,24 @@ async function main(): Promise<number> {
       if (Deno.stderr.isTerminal()) progress("");
       sections.push(section);
       print(sectionMarkdown(section) + "\n");
-      await save(output, markdown(reportOf(device, sections)), reportOf(device, sections));
+      const report = { ...factsOf(device), sections };
+      await save(output, markdown(report), report);
     }
   };
   if (isWanted("kernels")) {
     const [torch] = withPeers ? await started("torch_kernels.py", count, others) : [];
-    const { filter } = values;
-    await keep(kernelSections(device, { filter, rounds: rounds(7), torch, progress }));
+    const isWanted = (name: string) => name.includes(values.filter);
+    const rival = torch && rivalOf(torch);
+    await keep(
+      kernelSections(device, {
+        isWanted,
+        variants: "all",
+        weights: "f16",
+        rounds: rounds(7),
+        rival,
+        progress,
+      }),
+    );
   }
   if (isWanted("training")) {
     const [torch] = withPeers ? await started("torch_training.py", count, others) : [];

@@ -1,7 +1,8 @@
 /** Programs that users would pick instead, each in a process that works only when it is asked (peers/serve.py). */
 
 import { fileURLToPath } from "node:url";
-import type { Taken } from "./turns.ts";
+import type { Rival } from "../../lib/cli/bench/kernels.ts";
+import type { Taken } from "../../lib/cli/bench/turns.ts";
 
 /** What a peer answers to a request. */
 export interface Answer extends Taken {
@@ -103,4 +104,25 @@ async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<stri
     rest = lines.pop() ?? "";
     yield* lines;
   }
+}
+
+/** A peer that computes single operators; it has no figures for what it refuses. */
+export function rivalOf(peer: Peer): Rival {
+  const name = peer.name.split(" ")[0];
+  return {
+    name,
+    async contender(request, turnSeconds) {
+      const once = await peer.ask({ ...request, times: 1 }).catch(() => undefined);
+      if (!once) return { name, turn: () => Promise.resolve({}) };
+      const { wall } = await peer.ask({ ...request, times: 1 });
+      const times = Math.max(1, Math.min(1000, Math.ceil(turnSeconds / Math.max(1e-5, wall))));
+      return {
+        name,
+        turn: async () => {
+          const { wall, cpu = 0 } = await peer.ask({ ...request, times });
+          return { work: { wall: wall / times, cpu: cpu / times } };
+        },
+      };
+    },
+  };
 }

@@ -7,7 +7,7 @@ import { openCheckpoint } from "../../lib/formats/checkpoint.ts";
 import type { Device } from "../../lib/gpu/device.ts";
 import { compile, type HostArray } from "../../lib/gpu/program.ts";
 import type { Tensor } from "../../lib/graph/tensor.ts";
-import type { Section } from "./report.ts";
+import type { Section } from "../../lib/cli/bench/report.ts";
 
 /** What a program is part of, by its name in `programsOf`. */
 const PROGRAMS = { "denoiser": "unet", "decoder": "vae" } as const;

@@ -4,22 +4,31 @@
  */
 
 import { join } from "node:path";
-import { torchCpu } from "../../lib/base/random.ts";
-import { architectureOf } from "../../lib/engine/architecture.ts";
+import type { Section } from "../../lib/cli/bench/report.ts";
+import {
+  architectureAt,
+  coldTimes,
+  type Inputs,
+  PROMPT,
+  type Stage,
+  STAGES,
+  type Stages,
+  stagesOf,
+  workOf,
+} from "../../lib/cli/bench/stages.ts";
+import {
+  type Contender,
+  type Seconds,
+  type Taken,
+  takeTurns,
+  timed,
+} from "../../lib/cli/bench/turns.ts";
 import { loadModel } from "../../lib/engine/load.ts";
-import type { Condition, Model } from "../../lib/engine/model.ts";
-import { programsOf } from "../../lib/engine/tuning.ts";
-import { openCheckpoint } from "../../lib/formats/checkpoint.ts";
-import { optimise } from "../../lib/gpu/compile.ts";
+import type { Model } from "../../lib/engine/model.ts";
 import type { Device } from "../../lib/gpu/device.ts";
-import { reachable } from "../../lib/graph/rewrite.ts";
-import type { Tensor } from "../../lib/graph/tensor.ts";
 import { textToImage } from "../../lib/pipelines/text_to_image.ts";
-import { tokenizersOf } from "../../lib/pipelines/tokens.ts";
 import { temporaryFolder } from "../folders.ts";
 import type { Answer, Peer } from "./peers.ts";
-import type { Section } from "./report.ts";
-import { type Contender, type Seconds, type Taken, takeTurns, timed } from "./turns.ts";
 
 export interface StageOptions {
   /** Pixels. */
@@ -32,63 +41,11 @@ export interface StageOptions {
   readonly progress: (what: string) => void;
 }
 
-const PROMPT = "a photo of an astronaut riding a horse on mars";
 const CFG = 7;
 /** Peers that make whole pictures only take part in so many rounds of the stages. */
 const MOST_STAGES = 2;
 /** Turns of whole pictures: each is many runs of the denoiser. */
 const PICTURE_TURNS = 1;
-
-/** Multiplications and additions of products, convolutions and attention in a program, by the plain algorithms. */
-function flopsOf(outputs: readonly Tensor[]): number {
-  let flops = 0;
-  for (const node of reachable(optimise(outputs))) {
-    if (node.op === "matmul") {
-      const [a] = node.inputs;
-      flops += 2 * node.size * a.shape[a.rank - 1];
-    } else if (node.op === "conv2d") {
-      const [, weight] = node.inputs;
-      flops += 2 * node.size * weight.size / weight.shape[0];
-    } else if (node.op === "attention") {
-      flops += 4 * node.size * node.inputs[1].shape[1];
-    }
-  }
-  return flops;
-}
-
-/** The arithmetic of each stage in GFLOP. */
-async function workOf(path: string, size: StageOptions) {
-  await using checkpoint = await openCheckpoint(path);
-  const architecture = await architectureOf(checkpoint);
-  const programs = programsOf(architecture, size);
-  const of = (name: string) => flopsOf(programs.get(name) ?? []) / 1e9;
-  const encoders = [...architecture.textEncoders.keys()];
-  return {
-    "clip": encoders.reduce((sum, name) => sum + of(name) / 2, 0),
-    "unet": of("denoiser"),
-    "guided": of("guided denoiser"),
-    "vae": of("decoder"),
-  };
-}
-
-/** Pieces of work, and what they are called. */
-const STAGES = {
-  clip: "text encoder, one prompt",
-  unet: "denoiser, one latent",
-  guided: "denoiser, guided (two)",
-  vae: "decoder",
-} as const;
-type Stage = keyof typeof STAGES;
-const STAGE_NAMES: readonly Stage[] = ["clip", "unet", "guided", "vae"];
-
-/** Inputs of the stages: the same for everyone. */
-interface Inputs {
-  readonly ids: readonly Int32Array<ArrayBuffer>[];
-  /** [c, height, width]. */
-  readonly sample: Float32Array<ArrayBuffer>;
-  readonly height: number;
-  readonly width: number;
-}
 
 /** Sections of the stages and of whole pictures. */
 export async function* stageSections(
@@ -104,20 +61,23 @@ export async function* stageSections(
   const weights = device.memory.live;
   await using temporary = await temporaryFolder();
   const folder = temporary.path;
-  const inputs = inputsOf(model, { width, height });
-  using ours = await ourStages(model, inputs, progress);
-  await write(folder, inputs, ours.context);
+  const architecture = await architectureAt(path);
+  const channels = architecture.unet?.inChannels ?? model.latentChannels;
+  using ours = stagesOf(model, channels, { width, height });
+  const { inputs, names } = ours;
+  const first = await coldTimes(ours, (what) => progress(`${what}, ldm`));
+  await write(folder, inputs, await ours.context());
   const seconds = await takeTurns([
-    ...STAGE_NAMES.map((stage): Contender => ({
+    ...names.map((stage): Contender => ({
       name: OURS,
       turn: async () => {
         progress(`${STAGES[stage]}, ldm`);
-        return { [stage]: await timed(ours.stages[stage]) };
+        return { [stage]: await timed(() => ours.run(stage)) };
       },
     })),
-    ...options.peers.flatMap((peer) => peerTurns(peer, folder, inputs, progress)),
+    ...options.peers.flatMap((peer) => peerTurns(peer, folder, ours, progress)),
   ], rounds);
-  const work = await workOf(path, options);
+  const work = workOf(architecture, options);
   const errors = await distances(folder, ours.results);
   yield {
     title: `Stages at ${width}×${height}`,
@@ -125,10 +85,10 @@ export async function* stageSections(
       "Seconds: medians of turns taken with the peers. CPU: had all cores been the process's own. First: shaders " +
       "compiled. Distance: normalised mean square of the difference from diffusers' f32. Ratios above 1 are ours.",
     ],
-    rows: STAGE_NAMES.map((stage) => ({
+    rows: names.map((stage) => ({
       "stage": STAGES[stage],
       ...columns(seconds, OURS, stage),
-      "first": ours.first[stage],
+      "first": first.get(stage),
       "GFLOP": work[stage],
       "GFLOP/s": work[stage] / (seconds.get(OURS)?.get(stage)?.median ?? NaN),
       "distance": errors.get(stage),
@@ -191,47 +151,12 @@ function comparison(
   }));
 }
 
-function inputsOf(model: Model, { width, height }: { width: number; height: number }): Inputs {
-  const ids = tokenizersOf(model).map((each) => each.tokenize(PROMPT).ids);
-  const size = { height: height / model.factor, width: width / model.factor };
-  const sample = torchCpu(7).normal(model.latentChannels * size.height * size.width);
-  return { ids: ids.map((list) => Int32Array.from(list)), sample, ...size };
-}
-
 /** Files that peers read; `context` is the text's states [tokens, width]. */
 async function write(folder: string, inputs: Inputs, context: Float32Array): Promise<void> {
   const files = { ids: inputs.ids[0], sample: inputs.sample, context: context.slice() };
   for (const [name, { buffer }] of Object.entries(files)) {
     await Deno.writeFile(join(folder, name), new Uint8Array(buffer));
   }
-}
-
-/** Our stages, warm; `first` is how long they took cold. */
-async function ourStages(model: Model, inputs: Inputs, progress: StageOptions["progress"]) {
-  const { ids, sample, height, width } = inputs;
-  const results = new Map<Stage, Float32Array>();
-  const [text] = await model.encodeText([ids]);
-  const condition: Condition = {
-    text,
-    ...(model.wantsSizes && { timeIds: [height * 8, width * 8, 0, 0, height * 8, width * 8] }),
-    ...(model.guidanceWidth !== undefined && { guidance: new Float32Array(model.guidanceWidth) }),
-  };
-  const denoiser = model.denoiser({ height, width });
-  const latents = { data: sample, channels: model.latentChannels, height, width };
-  const stages: Readonly<Record<Stage, () => Promise<void>>> = {
-    clip: async () => void results.set("clip", (await model.encodeText([ids]))[0].hidden),
-    unet: async () =>
-      void results.set("unet", (await denoiser.predict(sample, 500, [condition]))[0]),
-    guided: async () => void await denoiser.predict(sample, 500, [condition, condition]),
-    vae: async () => void results.set("vae", (await model.decodeImage(latents)).data),
-  };
-  const first: Partial<Record<Stage, number>> = {};
-  for (const stage of STAGE_NAMES) {
-    progress(`${STAGES[stage]}, ldm, cold`);
-    first[stage] = (await timed(stages[stage])).wall;
-  }
-  const dispose = () => denoiser[Symbol.dispose]();
-  return { stages, first, results, context: text.hidden, [Symbol.dispose]: dispose };
 }
 
 /** MiB that each peer's process has taken. */
@@ -247,7 +172,7 @@ async function asked(peer: Peer, request: Readonly<Record<string, unknown>>): Pr
 function peerTurns(
   peer: Peer,
   folder: string,
-  { height, width }: Inputs,
+  { inputs: { height, width }, names }: Pick<Stages, "inputs" | "names">,
   progress: StageOptions["progress"],
 ): Contender[] {
   const attempt = (what: string, ask: () => Promise<Record<string, Taken>>) => () => {
@@ -280,7 +205,7 @@ function peerTurns(
     guided: { op: "unet", batch: 2 },
     vae: { op: "vae" },
   };
-  return STAGE_NAMES.map((stage) => ({
+  return names.map((stage) => ({
     name: peer.name,
     turn: attempt(STAGES[stage], async () => ({
       [stage]: await asked(peer, { ...requests[stage], folder, height, width }),

@@ -21,8 +21,8 @@ import { unetConfigOf, vaeConfigOf } from "../../lib/train/shapes.ts";
 import { type Objective, Trainer } from "../../lib/train/trainer.ts";
 import type { Peer } from "./peers.ts";
 import { whereTimeGoes } from "./profile.ts";
-import type { Section } from "./report.ts";
-import { type Contender, type Seconds, takeTurns, timed } from "./turns.ts";
+import type { Section } from "../../lib/cli/bench/report.ts";
+import { type Contender, type Seconds, takeTurns, timed } from "../../lib/cli/bench/turns.ts";
 
 export interface TrainingOptions {
   /** Cases whose names contain it. */

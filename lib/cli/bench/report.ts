@@ -1,8 +1,8 @@
 /** What a benchmark found: tables for a person, the same as JSON for a program. */
 
 import { availableParallelism } from "node:os";
-import project from "../../deno.json" with { type: "json" };
-import type { Device } from "../../lib/gpu/device.ts";
+import project from "../../../deno.json" with { type: "json" };
+import type { Device } from "../../gpu/device.ts";
 
 export type Cell = string | number | undefined;
 
@@ -14,17 +14,21 @@ export interface Section {
   readonly rows: readonly Readonly<Record<string, Cell>>[];
 }
 
-export interface Report {
+/** What was measured, and when. */
+export interface Facts {
   readonly device: string;
   readonly driver: string;
   readonly processor: string;
   readonly date: string;
   readonly version: string;
   readonly runtime: string;
+}
+
+export interface Report extends Facts {
   readonly sections: readonly Section[];
 }
 
-export function reportOf({ adapter }: Device, sections: readonly Section[]): Report {
+export function factsOf({ adapter }: Device): Facts {
   return {
     device: adapter.name,
     driver: adapter.driver,
@@ -32,7 +36,6 @@ export function reportOf({ adapter }: Device, sections: readonly Section[]): Rep
     date: new Date().toISOString(),
     version: `ldm ${project.version}`,
     runtime: `Deno ${Deno.version.deno}`,
-    sections,
   };
 }
 
@@ -47,10 +50,14 @@ function processor(): string {
 }
 
 /** The report as Markdown. */
-export function markdown({ sections, ...about }: Report): string {
-  const { version, device, processor, runtime, driver, date } = about;
-  const head = `# ${version} on ${device}\n\n${date}, ${processor}, ${runtime}, driver ${driver}\n`;
-  return [head, ...sections.map(sectionMarkdown)].join("\n");
+export function markdown({ sections, ...facts }: Report): string {
+  return [headMarkdown(facts), ...sections.map(sectionMarkdown)].join("\n");
+}
+
+/** What stands before the sections. */
+export function headMarkdown(facts: Facts): string {
+  const { version, device, processor, runtime, driver, date } = facts;
+  return `# ${version} on ${device}\n\n${date}, ${processor}, ${runtime}, driver ${driver}\n`;
 }
 
 /** One section as Markdown. */
@@ -69,7 +76,8 @@ export function sectionMarkdown({ title, notes, rows }: Section): string {
     widths.map((width, i) => isNumber[i] ? `${"-".repeat(width - 1)}:` : "-".repeat(width))
       .join(" | ")
   } |`;
-  return [`## ${title}\n`, lines[0], rule, ...lines.slice(1), "", ...notes, ""].join("\n");
+  const paragraphs = notes.map((note) => `${note}\n`).join("\n");
+  return [`## ${title}\n`, lines[0], rule, ...lines.slice(1), "", paragraphs].join("\n");
 }
 
 /** Three digits of a number; counts as they are. */

@@ -6,7 +6,7 @@
 
 import { availableParallelism } from "node:os";
 import { cpuUsage } from "node:process";
-import { median } from "../../lib/gpu/tune.ts";
+import { median } from "../../gpu/tune.ts";
 
 /** Seconds of one piece of work. */
 export interface Taken {
