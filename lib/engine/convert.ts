@@ -49,7 +49,7 @@ export interface Conversion {
   readonly bytes: number;
   /** Keys of tensors that no model needs, such as moving averages: they were left out. */
   readonly dropped: readonly string[];
-  /** Sentences about what is lost or amiss. */
+  /** Sentences about what is amiss, such as layers of a LoRA that the model does not have. */
   readonly warnings: readonly string[];
 }
 
@@ -92,7 +92,7 @@ export async function convert(
       return [name, changeable ? folded.over(changeable, weights) : weights];
     }),
   );
-  const warnings = [...(await folded.use(loras)).warnings];
+  const { warnings } = await folded.use(loras);
   const other = vae === undefined ? undefined : stack.use(await openCheckpoint(vae));
   if (other) { for (const name of FIRST_STAGES) components.delete(name); }
   const { parts, dropped } = await partsOf(checkpoint, architecture, components);
@@ -100,7 +100,7 @@ export async function convert(
   const typed = dtype === undefined ? parts : parts.map((part) => inType(part, dtype));
   const { counted, bytes } = withProgress(typed, options);
   const job = { input, output, checkpoint, architecture, tokenizer, makeTokenizer };
-  warnings.push(...await (form === "file" ? saveFile : saveFolder)(counted, job));
+  await (form === "file" ? saveFile : saveFolder)(counted, job);
   return {
     path: output,
     form,

@@ -4,13 +4,19 @@ import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { FormatError } from "../base/errors.ts";
 import type { TokenizerFiles } from "../base/tokenizer_files.ts";
-import { type Checkpoint, type ComponentName, readTokenizer } from "../formats/checkpoint.ts";
+import {
+  type Checkpoint,
+  type ComponentName,
+  readTokenizer,
+  tokenizerKey,
+} from "../formats/checkpoint.ts";
 import {
   makeFolder,
   writeComponent,
   writeJson,
   writeTokenizer,
 } from "../formats/diffusers_folder.ts";
+import { parseJson } from "../formats/json.ts";
 import { type FileDType, type TensorData, writeSafetensors } from "../formats/safetensors.ts";
 import { ALONE, type FilePlace, originalTensors, placeOf } from "../formats/single_file.ts";
 import { writeFolder } from "../formats/whole_folder.ts";
@@ -46,10 +52,10 @@ export interface Job {
 // ---- one file
 
 /**
- * Writes one file whole: with a family's prefixes, or a lone part without any. Returns what is to be told. Throws
- * `FileError`, and `FormatError` for what has no place there.
+ * Writes one file whole: with a family's prefixes, or a lone part without any. Throws `FileError`,
+ * and `FormatError` for what has no place there.
  */
-export async function saveFile(parts: readonly ConvertedPart[], job: Job): Promise<string[]> {
+export async function saveFile(parts: readonly ConvertedPart[], job: Job): Promise<void> {
   const { output, checkpoint, architecture } = job;
   const tensors = parts.flatMap(({ pieces }) =>
     pieces.flatMap(({ component, tensors }) => {
@@ -61,12 +67,10 @@ export async function saveFile(parts: readonly ConvertedPart[], job: Job): Promi
     })
   );
   const scheduler = parts.length === 1 ? undefined : schedulerOf(checkpoint, architecture);
-  await writeSafetensors(
-    output,
-    [...tensors, ...markersOf(architecture.family, scheduler)],
-    metadataOf(parts, job, scheduler),
-  );
-  return parts.length === 1 ? [] : await lostTokenizers(job);
+  await writeSafetensors(output, [...tensors, ...markersOf(architecture.family, scheduler)], {
+    ...metadataOf(parts, job, scheduler),
+    ...(parts.length > 1 && await tokenizersIn(job)),
+  });
 }
 
 /** Halves of a TAESD that stand together have their names before them. */
@@ -118,15 +122,29 @@ function metadataOf(
   return { format: "pt", ...Object.fromEntries(kept), config: JSON.stringify(configs) };
 }
 
-/** A sentence where prompts would be read by another vocabulary than the checkpoint's own. */
-async function lostTokenizers({ input, checkpoint, makeTokenizer }: Job): Promise<string[]> {
-  const own = await checkpoint.tokenizerFiles("tokenizer");
-  if (!own) return [];
-  const usual = makeTokenizer({ length: 0, padding: 0 });
-  if (isDeepStrictEqual(JSON.parse(own.vocab), JSON.parse(usual.vocab))) return [];
-  return [
-    `The tokenizer of "${input}" is left out: a single file has no place for it, and its prompts are read with CLIP's`,
-  ];
+/** Tokens of CLIP's prompts, which readers of single files take. */
+const LENGTH = 77;
+
+/** Tokenizers that are not those that single files are read with, for the metadata. */
+async function tokenizersIn(job: Job): Promise<Record<string, string>> {
+  const found: Record<string, string> = {};
+  for (const { name, padding } of encodersOf(job.architecture)) {
+    const own = await job.checkpoint.tokenizerFiles(name);
+    if (!own || isLike(own, job.makeTokenizer({ length: LENGTH, padding }))) continue;
+    found[tokenizerKey(name)] = JSON.stringify(own);
+  }
+  return found;
+}
+
+/** Whether two tokenizers make the same of a prompt. */
+function isLike(a: TokenizerFiles, b: TokenizerFiles): boolean {
+  const traits = ({ vocab, config, specialTokens }: TokenizerFiles) => {
+    const settings: Readonly<Record<string, unknown>> = Object.assign({}, config, specialTokens);
+    const { model_max_length: length, pad_token: pad } = settings;
+    const padding = typeof pad === "object" && pad !== null ? Reflect.get(pad, "content") : pad;
+    return { length, padding, vocab: parseJson(vocab) };
+  };
+  return isDeepStrictEqual(traits(a), traits(b));
 }
 
 // ---- a folder
@@ -134,10 +152,10 @@ async function lostTokenizers({ input, checkpoint, makeTokenizer }: Job): Promis
 const TYPES: Readonly<Partial<Record<FileDType, string>>> = { F16: "float16", BF16: "bfloat16" };
 
 /**
- * Makes a folder whole: of a pipeline, or of a lone part. Returns what is to be told. Throws `FileError`, and `FormatError`
- * for half of a TAESD.
+ * Makes a folder whole: of a pipeline, or of a lone part. Throws `FileError`, and `FormatError` for half of a
+ * TAESD.
  */
-export async function saveFolder(parts: readonly ConvertedPart[], job: Job): Promise<string[]> {
+export async function saveFolder(parts: readonly ConvertedPart[], job: Job): Promise<void> {
   const { input, output, checkpoint, architecture } = job;
   const half = parts.flatMap(({ pieces }) => pieces.length === 1 ? pieces : [])
     .find(({ component }) => component.startsWith("taesd"));
@@ -147,8 +165,7 @@ export async function saveFolder(parts: readonly ConvertedPart[], job: Job): Pro
     );
   }
   if (parts.length === 1) {
-    await writeFolder(output, (folder) => writePart(parts[0], folder));
-    return [];
+    return await writeFolder(output, (folder) => writePart(parts[0], folder));
   }
   const scheduler = schedulerOf(checkpoint, architecture);
   const tokenizers = await tokenizersOf(job);
@@ -165,7 +182,6 @@ export async function saveFolder(parts: readonly ConvertedPart[], job: Job): Pro
     for (const [name, files] of tokenizers) await writeTokenizer(files, join(folder, name));
     await writeJson(join(folder, "model_index.json"), index);
   });
-  return [];
 }
 
 function classOf(scheduler: unknown): string {
@@ -187,26 +203,26 @@ async function writePart(
   await writeComponent(folder, typed, tensors, file);
 }
 
-const TOKENIZERS = [
-  ["text_encoder", "tokenizer"],
-  ["text_encoder_2", "tokenizer_2"],
-] as const;
+const TOKENIZERS = { text_encoder: "tokenizer", text_encoder_2: "tokenizer_2" } as const;
+
+/** What each text encoder asks of its tokenizer, and that one's folder. */
+function encodersOf({ family = "sd1", textEncoders }: Architecture) {
+  const { padTokens } = FAMILIES[family];
+  return [...textEncoders].map(([encoder, { positions, vocabulary }], i) => ({
+    name: TOKENIZERS[encoder],
+    length: positions,
+    padding: padTokens[Math.min(i, padTokens.length - 1)],
+    vocabulary,
+  }));
+}
 
 /** A tokenizer for each text encoder, by its folder's name. */
 async function tokenizersOf(
   { checkpoint, architecture, tokenizer: given, makeTokenizer }: Job,
 ): Promise<readonly (readonly [name: string, files: TokenizerFiles])[]> {
-  const { family = "sd1", textEncoders } = architecture;
-  const { padTokens } = FAMILIES[family];
   const found: (readonly [string, TokenizerFiles])[] = [];
-  for (const [i, [encoder, name]] of TOKENIZERS.entries()) {
-    const config = textEncoders.get(encoder);
-    if (!config) continue;
-    const usual = makeTokenizer({
-      length: config.positions,
-      padding: padTokens[Math.min(i, padTokens.length - 1)],
-      vocabulary: config.vocabulary,
-    });
+  for (const { name, ...wanted } of encodersOf(architecture)) {
+    const usual = makeTokenizer(wanted);
     const files = given === undefined
       ? await checkpoint.tokenizerFiles(name)
       : await givenTokenizer(given, name, usual);

@@ -19,6 +19,7 @@ import {
   PLACES,
   toDiffusers,
 } from "./keys.ts";
+import { fieldOf, parseJson, textOf } from "./json.ts";
 import { FILE_BYTES, type FileDType, SafetensorsFile } from "./safetensors.ts";
 
 export type { ComponentName } from "./keys.ts";
@@ -78,7 +79,7 @@ export interface Checkpoint extends AsyncDisposable {
    * `configs`. `undefined` where it has no folder.
    */
   configText(component: ComponentName): Promise<string | undefined>;
-  /** The tokenizer of a folder; `undefined` where it carries none. */
+  /** The tokenizer of a folder, or of a file that was made of one here; `undefined` where it carries none. */
   tokenizerFiles(component: "tokenizer" | "tokenizer_2"): Promise<TokenizerFiles | undefined>;
 }
 
@@ -428,6 +429,34 @@ export async function readTokenizer(folder: string): Promise<TokenizerFiles | un
   };
 }
 
+/** What a single file's metadata calls the files of a tokenizer that is not CLIP's: JSON of `TokenizerFiles`. */
+export const tokenizerKey = (component: "tokenizer" | "tokenizer_2") => `${component}_files`;
+
+/** The tokenizer in a single file's metadata; `undefined` where there is none. Throws `FormatError`. */
+function tokenizerIn(
+  metadata: ReadonlyMap<string, string>,
+  component: "tokenizer" | "tokenizer_2",
+  path: string,
+): TokenizerFiles | undefined {
+  const key = tokenizerKey(component);
+  const text = metadata.get(key);
+  if (text === undefined) return undefined;
+  const json = parseJson(text);
+  const [vocab, merges] = [textOf(json, "vocab"), textOf(json, "merges")];
+  if (vocab === undefined || merges === undefined) {
+    throw new FormatError(
+      `Cannot use the "${key}" in the metadata of "${path}": a vocabulary and merges were needed`,
+    );
+  }
+  const [config, specialTokens] = [fieldOf(json, "config"), fieldOf(json, "specialTokens")];
+  return {
+    vocab,
+    merges,
+    ...(config === undefined ? {} : { config }),
+    ...(specialTokens === undefined ? {} : { specialTokens }),
+  };
+}
+
 async function listFolder(path: string): Promise<string[]> {
   try {
     return (await Array.fromAsync(Deno.readDir(path), ({ name }) => name)).sort();
@@ -650,7 +679,9 @@ class Builder implements Disposable {
       },
       async tokenizerFiles(component) {
         const folder = folders.get(component);
-        return folder === undefined ? undefined : await readTokenizer(folder);
+        return folder === undefined
+          ? tokenizerIn(metadata, component, path)
+          : await readTokenizer(folder);
       },
       [Symbol.asyncDispose]() {
         files.dispose();

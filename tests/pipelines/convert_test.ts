@@ -1,4 +1,5 @@
-import { deepEqual, equal, match, ok, rejects } from "node:assert/strict";
+import { deepEqual, equal, ok, rejects } from "node:assert/strict";
+import { cp } from "node:fs/promises";
 import { join } from "node:path";
 import { toBf16, toF16 } from "../../lib/base/dtype.ts";
 import { architectureOf } from "../../lib/engine/architecture.ts";
@@ -6,6 +7,8 @@ import { openCheckpoint } from "../../lib/formats/checkpoint.ts";
 import { writeComponent } from "../../lib/formats/diffusers_folder.ts";
 import { SafetensorsFile, writeSafetensors } from "../../lib/formats/safetensors.ts";
 import { convertCheckpoint } from "../../lib/pipelines/convert.ts";
+import { clipTokenizerFiles } from "../../lib/text/tokenizer_files.ts";
+import { END } from "../../lib/text/vocabulary.ts";
 import { fixture } from "../fixture.ts";
 import { inFolder, names } from "../folders.ts";
 import { inpaintingFolder } from "../inpainting.ts";
@@ -33,9 +36,10 @@ async function rawTensors(path: string): Promise<Map<string, unknown>> {
   return found;
 }
 
+/** What a checkpoint is, wherever it is and whatever its index says. */
 async function whatIs(path: string) {
   await using checkpoint = await openCheckpoint(path);
-  const { index: _, ...architecture } = await architectureOf(checkpoint);
+  const { index: _, path: __, ...architecture } = await architectureOf(checkpoint);
   return architecture;
 }
 
@@ -238,9 +242,7 @@ Deno.test("convertCheckpoint leaves nothing behind when it is stopped, and what 
 Deno.test("convertCheckpoint tells what a single file cannot hold", () =>
   inFolder(async (at) => {
     const file = join(at, "x.safetensors");
-    const { warnings } = await convertCheckpoint(fixture("tiny/sd1"), file);
-    match(warnings.join(), /The tokenizer of .* is left out/);
-    const options = { overwrite: true, tokenizer: fixture("clip") };
+    const options = { tokenizer: fixture("clip") };
     await rejects(convertCheckpoint(fixture("tiny/sd1"), file, options), { name: "UsageError" });
     const [half] = ["taesd/taesd_decoder.safetensors"].map(fixture);
     const alone = join(at, "decoder.safetensors");
@@ -340,4 +342,30 @@ Deno.test("convertCheckpoint says in a file of SD 1 or XL that its network predi
     const again = join(at, "again.safetensors");
     await convertCheckpoint(file, again);
     deepEqual(await rawTensors(again), await rawTensors(file));
+  }));
+
+Deno.test("convertCheckpoint takes a tokenizer along in a file's metadata, where it is not CLIP's", () =>
+  inFolder(async (at) => {
+    const file = join(at, "file.safetensors");
+    await convertCheckpoint(fixture("tiny/sd1"), file);
+    await using own = await openCheckpoint(fixture("tiny/sd1"));
+    await using made = await openCheckpoint(file);
+    deepEqual(await made.tokenizerFiles("tokenizer"), await own.tokenizerFiles("tokenizer"));
+    // with all of CLIP's tokens there is nothing to be said
+    const usual = join(at, "usual");
+    await cp(fixture("tiny/sd1"), usual, { recursive: true });
+    const { vocab, merges } = clipTokenizerFiles(77, END);
+    await Deno.writeTextFile(join(usual, "tokenizer", "vocab.json"), vocab);
+    await Deno.writeTextFile(join(usual, "tokenizer", "merges.txt"), merges);
+    await convertCheckpoint(usual, file, { overwrite: true });
+    await using plain = await openCheckpoint(file);
+    equal(plain.metadata.has("tokenizer_files"), false);
+    const vae = fixture("tiny/vae_f2/diffusion_pytorch_model.safetensors");
+    using weights = await SafetensorsFile.open(vae);
+    const [entry] = weights.tensors.values();
+    const tensor = { ...entry, name: "first_stage_model.encoder.conv_in.weight" };
+    const data = () => weights.read(entry.name);
+    await writeSafetensors(file, [{ ...tensor, data }], { tokenizer_files: '{"vocab": 3}' });
+    await using broken = await openCheckpoint(file);
+    await rejects(broken.tokenizerFiles("tokenizer"), /a vocabulary and merges were needed/);
   }));
