@@ -41,6 +41,7 @@ export type {
   Condition,
   Denoiser,
   DenoiserRequest,
+  Encoded,
   FloatPicture,
   Latents,
   LoadOptions,
@@ -78,6 +79,7 @@ export { textToImage, textToImagePipeline } from "./lib/pipelines/text_to_image.
 export type { PipelineOptions, TextToImagePipeline } from "./lib/pipelines/text_to_image.ts";
 export type { TextToImage } from "./lib/pipelines/settings.ts";
 export type { SecondPicture } from "./lib/pipelines/beside.ts";
+export type { HoledPicture } from "./lib/pipelines/holes.ts";
 export type { Vocabulary } from "./lib/pipelines/tokens.ts";
 export { BATCH_SEEDS, MATCH_NAMES, ROUNDINGS } from "./lib/pipelines/events.ts";
 export type {
@@ -86,6 +88,7 @@ export type {
   PipelineEvent,
   Rng,
   Rounding,
+  Sees,
   Settings,
 } from "./lib/pipelines/events.ts";
 export { MATCHES } from "./lib/pipelines/match.ts";

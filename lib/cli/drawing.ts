@@ -4,6 +4,7 @@ import type { Command } from "commander";
 import { UsageError } from "../base/errors.ts";
 import { USUAL_WEIGHTS } from "../engine/builder.ts";
 import { loadModel } from "../engine/load.ts";
+import type { Model } from "../engine/model.ts";
 import { PICTURE_EXTENSIONS } from "../formats/picture_file.ts";
 import { defined, type Recipe } from "../formats/recipe.ts";
 import type { PipelineEvent } from "../pipelines/events.ts";
@@ -41,7 +42,7 @@ import {
   requestOf,
 } from "./request.ts";
 import { type FileOptions, saver, saving } from "./saving.ts";
-import { readSeen, type SeenFiles } from "./second.ts";
+import { SecondReader } from "./second.ts";
 import {
   addToldOptions,
   boxDrawer,
@@ -53,14 +54,7 @@ import { addWatchOptions, checkWatch, openWatch, type WatchOptions } from "./wat
 
 /** Options of every command that makes pictures. */
 export interface DrawingOptions
-  extends
-    PictureOptions,
-    PromptOptions,
-    LoraOptions,
-    ModelOptions,
-    SaveOptions,
-    WatchOptions,
-    SeenFiles {
+  extends PictureOptions, PromptOptions, LoraOptions, ModelOptions, SaveOptions, WatchOptions {
   /** A copy of each picture with its boxes. */
   readonly drawBoxes?: true;
   readonly tokenizer?: string;
@@ -78,7 +72,7 @@ const USUAL_OUTPUT = "{index}-{seed}.png";
 const OUTPUT_FORMS =
   "a file, a folder or a pattern with %d, {index}, {seed}, {prompt}; - is stdout";
 
-/** Adds the options of `DrawingOptions`, but those of `SeenFiles`, which commands name as they need them. */
+/** Adds the options of `DrawingOptions`, but those of second pictures, which commands name as they need them. */
 export function addDrawingOptions(command: Command, isSized = true): Command {
   addLoraOptions(addPromptOptions(addToldOptions(addPictureOptions(command, isSized))))
     .option("--tokenizer <folder>", "vocab.json and merges.txt (default: the checkpoint's)")
@@ -193,7 +187,8 @@ export async function withDrawing(
   const { vaeTiling } = options;
   const file = run.file ?? await fileOptions(options, path);
   const tokenizer = await readTokenizerOption(options.tokenizer);
-  const seen = await readSeen(options);
+  const seconds = new SecondReader();
+  await seconds.read(options);
   const progress = run.progress ?? progressTo(progressOptions(options));
   const prompting = await readPromptOptions(options, (message) => progress.warn(message));
   const loras = loraReader(options, (message) => progress.warn(message));
@@ -201,10 +196,11 @@ export async function withDrawing(
     await loras.of(prompt, (weighting ?? matchOf(match).weighting) === "a1111");
   const load: typeof loadModel = (device, path, others) =>
     loadModel(device, path, { ...others, ...(options.lora && { loras: options.lora }) });
-  const requestsOf = (recipe: Recipe, isResolved = false) => {
+  const requestsOf = async (model: Model, recipe: Recipe, isResolved = false) => {
     const weighting = recipe.weighting ?? matchOf(recipe.match).weighting;
     const recipes = isResolved ? [recipe] : recipesOf(recipe, prompting, weighting);
-    const others = { vaeTiling, seen, ...(tokenizer && { tokenizer }) };
+    const second = await seconds.of(recipe, model);
+    const others = { vaeTiling, second, ...(tokenizer && { tokenizer }) };
     return recipes.map((each) => requestOf(each, others));
   };
   const pace = paceOf(run.expected ?? (() => run.pictures ?? 0));
@@ -225,19 +221,23 @@ export async function withDrawing(
         yield* lasting?.now.run(request) ?? textToImage(model, request);
       };
       const draw: Draw = async (recipe, { listeners = [], about, isResolved, ...place } = {}) => {
-        const save = saver({ output, file, ...place });
+        const save = saver({ output, file: ofSecond(file, recipe), ...place });
+        const requests = await requestsOf(model, recipe, isResolved);
         const all = [
           ...listenersOf(options, path, progress, pace, about),
           ...watch.listeners,
           ...(options.drawBoxes ? [boxDrawer()] : []),
           ...listeners,
         ];
-        const events = saving(inTurn(requestsOf(recipe, isResolved), make), save);
+        const events = saving(inTurn(requests, make), save);
         await listenTo(preview ? previewing(events, preview) : events, all);
       };
       await work(draw, async (recipes) => {
         const same: TextToImage[] = [];
-        for (const request of lasting ? recipes.flatMap((recipe) => requestsOf(recipe)) : []) {
+        // those made of pictures would need all of these at once
+        const plain = lasting ? recipes.filter(({ image }) => image === undefined) : [];
+        const requests = plain.map((recipe) => requestsOf(model, recipe));
+        for (const request of (await Promise.all(requests)).flat()) {
           const choices = await lorasOf(request).catch(() => undefined); // is told when it is drawn
           if (JSON.stringify(choices) === used) same.push(request);
         }
@@ -296,15 +296,24 @@ export async function fileOptions(
   options: DrawingOptions,
   model: string,
 ): Promise<FileOptions> {
-  const { metadata, bits = 8, quality, vae, taesd, tokenizer, image, mask } = options;
+  const { metadata, bits = 8, quality, vae, taesd, tokenizer } = options;
   const form = { bits, ...(quality !== undefined && { quality }) };
   if (!metadata) return { makers: undefined, ...form };
   const makers = {
-    files: defined({ model, vae, taesd, tokenizer, image, mask }),
+    files: defined({ model, vae, taesd, tokenizer }),
     modelHash: options.modelHash === true ? await hashOf(model) : options.modelHash,
     dtype: options.dtype ?? USUAL_WEIGHTS,
     tuned: options.tuned === true,
     loras: tagsOf(options.lora ?? []),
   };
   return { makers, ...form };
+}
+
+/** The same for what is made of second pictures, whose names its pictures tell. */
+function ofSecond({ makers, ...form }: FileOptions, { image, mask }: Recipe): FileOptions {
+  if (!makers) return { makers, ...form };
+  return {
+    makers: { ...makers, files: { ...makers.files, ...defined({ image, mask }) } },
+    ...form,
+  };
 }

@@ -32,8 +32,11 @@ const EVENTS: Readonly<Record<string, About>> = {
       negativePrompt: "",
       "label?": "the class that was asked for",
       "boxes?": "what lies where: label, left, top, right, bottom",
-      "sees?": "what a second picture is to the model: low (small), mask (with a hole) or map",
+      "sees?":
+        "what a second picture is for: low (made large), mask (with a hole), map, or start (changed)",
       "keep?": "with a hole: whether what is around it stays to the bit",
+      "maskBlur?": "with a hole: pixels by which its edge is blended; left out: 0",
+      "strength?": "of a picture that is changed, or whose hole is filled: how much, from 0 to 1",
       width: "pixels",
       height: "pixels",
       steps: "",

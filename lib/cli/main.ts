@@ -17,6 +17,7 @@ import { decode } from "./decode.ts";
 import { doctor } from "./doctor.ts";
 import { encode } from "./encode.ts";
 import { describeEvents } from "./events.ts";
+import { img2img } from "./img2img.ts";
 import { inpaint } from "./inpaint.ts";
 import { inspect } from "./inspect.ts";
 import { rerun } from "./rerun.ts";
@@ -40,6 +41,7 @@ const COMMANDS: Readonly<Record<string, Subcommand>> = {
     summary: "many pictures, from a file or stdin; what is done is not done again",
     run: batch,
   },
+  img2img: { summary: "a picture changed as a prompt says, a little or a lot", run: img2img },
   inpaint: { summary: "a hole in a picture, filled", run: inpaint },
   upscale: { summary: "a small picture made large, by a model for that", run: upscale },
   rerun: { summary: "a picture again, from what its own file says", run: rerun },
@@ -65,9 +67,6 @@ const TOPICS: Readonly<Record<string, { readonly summary: string; readonly text:
   {
     json: { summary: "the events of --json and their fields", text: describeEvents },
   };
-
-/** Commands that are planned. Taken as prompts they would waste somebody's time. */
-const PLANNED = ["img2img"];
 
 /** Runs the program on its arguments; returns its exit code. */
 export async function main(argv: readonly string[]): Promise<number> {
@@ -102,11 +101,6 @@ async function dispatch(argv: readonly string[]): Promise<number> {
     return 0;
   }
   if (Object.hasOwn(COMMANDS, first)) return await COMMANDS[first].run(rest);
-  if (PLANNED.includes(first)) {
-    throw new UsageError(
-      `There is no command "${first}" yet; \`ldm txt2img ${first}\` makes a picture of the word`,
-    );
-  }
   return await txt2img(argv);
 }
 

@@ -44,6 +44,7 @@ export function infotextOf(
   further: Readonly<Record<string, string>> = {},
 ): string {
   const { sampler, schedule, width, height, clipSkip, guidanceRescale, match } = settings;
+  const { strength, maskBlur } = settings;
   const { model = "", vae, taesd, tokenizer, image, mask } = makers.files;
   const isOne = settings.batchSeeds === "one" && settings.batchCount > 1;
   // with a match, leaving the second generator out would mean the matched tool's
@@ -63,10 +64,12 @@ export function infotextOf(
       "Model hash": makers.modelHash,
       "Model": basename(fileName(model), ".safetensors"),
       "VAE": vae && fileName(vae),
+      "Denoising strength": strength,
       "Clip skip": clipSkip > 1 ? clipSkip : undefined,
       "RNG": settings.rng === "cpu" ? "CPU" : undefined,
       "Eta": settings.eta,
       "VAE Decoder": taesd && "TAESD",
+      "Mask blur": maskBlur,
       [OWN_KEYS.label]: settings.label,
       [OWN_KEYS.boxes]: settings.boxes && showBoxes(settings.boxes),
       [OWN_KEYS.taesd]: taesd && fileName(taesd),

@@ -6,9 +6,9 @@ import { parseSampler, parseSchedule } from "../diffusion/names.ts";
 import { readTokenizer, type TokenizerFiles } from "../formats/checkpoint.ts";
 import type { Recipe } from "../formats/recipe.ts";
 import { BATCH_SEEDS, MATCH_NAMES, ROUNDINGS, type Weighting } from "../pipelines/events.ts";
+import type { SecondPicture } from "../pipelines/beside.ts";
 import type { TextToImage } from "../pipelines/text_to_image.ts";
 import { choice, decimal, integer, type ModelOptions } from "./options.ts";
-import { secondOf, type SeenPictures } from "./second.ts";
 
 /** What describes a picture on the command line; what was not given is undefined. */
 export type PictureOptions = Omit<Recipe, "prompt" | "batchIndex" | "zeroNegative">;
@@ -105,7 +105,11 @@ const FIELDS = Object.keys(
     label: true,
     boxes: true,
     sees: true,
+    image: true,
+    mask: true,
     keep: true,
+    maskBlur: true,
+    strength: true,
     width: true,
     height: true,
     steps: true,
@@ -139,16 +143,16 @@ export function overlay(...recipes: readonly Recipe[]): Recipe {
 /** What a request takes beside what describes the picture. */
 export interface RequestOptions extends Pick<ModelOptions, "vaeTiling"> {
   readonly tokenizer?: TokenizerFiles;
-  readonly seen?: SeenPictures | undefined;
+  readonly second?: SecondPicture | undefined;
 }
 
 /** A recipe as a request. The negative prompt of a command line is empty, not absent. */
 export function requestOf(
   recipe: Recipe,
-  { vaeTiling, tokenizer, seen }: RequestOptions,
+  { vaeTiling, tokenizer, second }: RequestOptions,
 ): TextToImage {
-  const { prompt = "", negativePrompt = "", sees, keep, ...others } = recipe;
-  const second = seen && sees && secondOf(sees, seen, keep);
+  const { prompt = "", negativePrompt = "" } = recipe;
+  const { sees: _, image: _image, mask: _mask, keep: _keep, maskBlur: _blur, ...others } = recipe;
   return { ...others, prompt, negativePrompt, second, tokenizer, tiling: vaeTiling };
 }
 

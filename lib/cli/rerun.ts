@@ -28,7 +28,7 @@ import { hashOf } from "./model_hash.ts";
 import { newCommand, parse, progressOptions } from "./options.ts";
 import { progressTo } from "./progress.ts";
 import { overlay } from "./request.ts";
-import { addSeenOptions } from "./second.ts";
+import { addSecondOptions } from "./second.ts";
 import { checkDrawBoxes } from "./telling.ts";
 import { printJson } from "./terminal.ts";
 
@@ -44,7 +44,7 @@ const NEAREST: Readonly<Record<Tool, MatchName | undefined>> = {
 };
 
 export async function rerun(argv: readonly string[]): Promise<number> {
-  const command = addDrawingOptions(addSeenOptions(
+  const command = addDrawingOptions(addSecondOptions(
     newCommand("rerun", "Makes a picture again from what its file says; options override it.")
       .argument("<image>")
       .option("-p, --prompt <text>", "what to show (default: the picture's)"),
@@ -60,7 +60,11 @@ export async function rerun(argv: readonly string[]): Promise<number> {
   const files = await filesOf(remembered, options, path);
   const { prompt } = command.opts<{ readonly prompt?: string }>();
   const loras = await lorasOf(prompt === undefined ? remembered.networks ?? [] : [], options);
+  const { strength = 1 } = recipe;
   const unmatched = [
+    ...(strength < 1 && recipe.sees === undefined && files.found.image === undefined
+      ? [`the picture that it was made of, at strength ${strength}; -i names it`]
+      : []),
     ...remembered.unmatched,
     ...known.unmatched,
     ...files.missing,
@@ -81,7 +85,8 @@ export async function rerun(argv: readonly string[]): Promise<number> {
   const dtype = options.dtype ?? remembered.dtype;
   const isDeep = pngDepth(bytes) === 16 && !isJpeg(options.output ?? "");
   const bits = options.bits ?? (isDeep ? 16 : 8);
-  const asked = overlay({ ...(match && { match }) }, known.recipe, options, defined({ prompt }));
+  const said = overlay({ ...(match && { match }) }, known.recipe, options, defined({ prompt }));
+  const asked = withPictures(said, files.found, path);
   checkDrawBoxes(options, [asked]);
   await withDrawing(
     {
@@ -144,6 +149,23 @@ function understood(recipe: Recipe, tool: Tool): { recipe: Recipe; unmatched: re
   };
 }
 
+/**
+ * A recipe with the pictures that it is made of; without a strength where there is none. Throws `UsageError` where one is
+ * needed and not there.
+ */
+function withPictures(
+  { strength, maskBlur, ...recipe }: Recipe,
+  { image, mask }: Files,
+  path: string,
+): Recipe {
+  if (image !== undefined) return { ...recipe, ...defined({ strength, maskBlur, image, mask }) };
+  if (recipe.sees === undefined) return recipe;
+  throw new UsageError(
+    `Cannot make "${path}" again: the picture that it was made of is neither beside it nor in this folder; ` +
+      `-i PATH says where it is`,
+  );
+}
+
 type Files = { -readonly [Role in FileRole]?: string };
 
 /**
@@ -166,7 +188,7 @@ async function filesOf(
       (name === undefined || isReplaced ? undefined : await look(name, dirname(picture))) ??
       (role === "model" && name === BUILT_IN_NAME ? builtInPath() : undefined);
     if (path !== undefined) found[role] = path;
-    else if (name !== undefined && !isReplaced && role !== "model") {
+    else if (name !== undefined && !isReplaced && role !== "model" && role !== "image") {
       missing.push(
         `the ${role} "${name}", which is neither beside the picture nor here; --${role} names it`,
       );

@@ -73,6 +73,7 @@ function word(label: string, read: Read): Kind {
 const SEED_MAX = 2 ** 32 - 1;
 const steps = integer("--sweep steps", 1);
 const cfgScale = decimal("--sweep cfg-scale", 0);
+const strength = decimal("--sweep strength", 0, 1);
 const guidanceRescale = decimal("--sweep guidance-rescale", 0, 1);
 const eta = decimal("--sweep eta", 0, 1);
 const seed = integer("--sweep seed", 0, SEED_MAX);
@@ -87,6 +88,7 @@ const match = choice("--sweep match", MATCH_NAMES);
 const KINDS: Readonly<Record<string, Kind>> = {
   "steps": number("Steps", (text) => ({ steps: steps(text) })),
   "cfg-scale": number("CFG Scale", (text) => ({ cfgScale: cfgScale(text) })),
+  "strength": number("Denoising", (text) => ({ strength: strength(text) })),
   "guidance-rescale": number("CFG Rescale", (text) => ({ guidanceRescale: guidanceRescale(text) })),
   "eta": number("Eta", (text) => ({ eta: eta(text) })),
   "seed": number("Seed", (text) => ({ seed: seed(text) })),

@@ -1,12 +1,14 @@
 /** Makes the pictures of a sweep: single ones as always, labelled sheets of them, and a table of what is where. */
 
 import { basename, dirname, extname, join } from "node:path";
+import type { Command } from "commander";
 import { DeviceError, FileError, UsageError } from "../base/errors.ts";
 import type { Recipe } from "../formats/recipe.ts";
 import type { SheetOptions } from "../formats/sheet.ts";
 import {
   checkQuality,
   type DrawingOptions,
+  drawOne,
   fileOptions,
   outputOf,
   withDrawing,
@@ -20,6 +22,28 @@ import { openShow } from "./show.ts";
 import { type Axis, type Cell, parseSweep, sweepCells } from "./sweep.ts";
 import { checkDrawBoxes } from "./telling.ts";
 import { printJson, printLine, writeStderr } from "./terminal.ts";
+
+/** Adds `--sweep`. */
+export function addSweepOption(command: Command): Command {
+  return command.option(
+    "--sweep <name=values>",
+    "a picture for each value: steps=10,20,30 or cfg-scale=4:9:1; twice: each with each, in a grid",
+    (sweep: string, before: readonly string[] = []) => [...before, sweep],
+  );
+}
+
+/** Makes the pictures of a recipe, or of what a command's `--sweep` makes of it; returns the exit code. */
+export async function drawSwept(
+  options: DrawingOptions,
+  recipe: Recipe,
+  command: Command,
+): Promise<number> {
+  const { sweep = [] } = command.opts<{ readonly sweep?: readonly string[] }>();
+  checkGrid(options);
+  return sweep.length > 0
+    ? await drawSweep(options, recipe, sweep)
+    : await drawOne(options, recipe);
+}
 
 /** What came of a cell. */
 interface Row {

@@ -3,10 +3,10 @@
 import { UsageError } from "../base/errors.ts";
 import { drawAll } from "./batch.ts";
 import { checkGrid } from "./grid.ts";
-import { addDrawingOptions, type DrawingOptions, drawingOptions, drawOne } from "./drawing.ts";
+import { addDrawingOptions, type DrawingOptions, drawingOptions } from "./drawing.ts";
 import { newCommand, parse } from "./options.ts";
 import { overlay } from "./request.ts";
-import { drawSweep } from "./sweeping.ts";
+import { addSweepOption, drawSwept } from "./sweeping.ts";
 
 function definition() {
   const command = newCommand("txt2img", "Makes a picture from a prompt.")
@@ -14,11 +14,7 @@ function definition() {
       "[prompt...]",
       "what to show; several words are one prompt; - reads prompts from stdin, one a line",
     );
-  command.option(
-    "--sweep <name=values>",
-    "a picture for each value: steps=10,20,30 or cfg-scale=4:9:1; twice: each with each, in a grid",
-    (sweep: string, before: readonly string[] = []) => [...before, sweep],
-  );
+  addSweepOption(command);
   command.option("--map <path>", "colours that say what lies where, for models that read maps");
   return addDrawingOptions(command);
 }
@@ -39,6 +35,5 @@ export async function txt2img(argv: readonly string[]): Promise<number> {
   }
   if (isStdin) return await drawAll("-", options);
   const recipe = overlay(options, { prompt: words.join(" ") });
-  if (sweep.length > 0) return await drawSweep(options, recipe, sweep);
-  return await drawOne(options, recipe);
+  return await drawSwept(options, recipe, command);
 }

@@ -7,6 +7,7 @@
 
 import { FormatError, UsageError } from "../base/errors.ts";
 import { type Prediction, PREDICTIONS } from "./denoiser.ts";
+import { type Beginning, BEGINNINGS, wholeWalk } from "./beginning.ts";
 import { atWholeTimestep, type Dialect, HABITS, type SigmaList, sigmaList } from "./dialects.ts";
 import { findSampler, type SamplerName, type ScheduleName } from "./names.ts";
 import {
@@ -69,8 +70,10 @@ export interface Plan {
   /** As named; undefined for the checkpoint's own. */
   readonly schedule: ScheduleName | undefined;
   readonly prediction: Prediction;
-  /** Standard normal noise times this is the initial x. */
+  /** Standard normal noise times this is the initial x, where the walk begins with noise alone. */
   readonly initialScale: number;
+  /** The noise of a picture that the walk begins with: x is alpha times its latents and sigma times the noise. */
+  readonly start: Pick<Level, "alpha" | "sigma">;
   readonly intervals: readonly Interval[];
   /** The order of the multistep solvers in the last interval. */
   readonly finalOrder: 1 | 2;
@@ -78,6 +81,8 @@ export interface Plan {
   readonly timestepScaling: number;
   /** VE noise at the intervals' beginnings and at the end. */
   readonly sigmas: readonly number[];
+  /** The same of the whole walk, of which one that begins with a picture is the end. */
+  readonly wholeSigmas: readonly number[];
   /** The timesteps at which the network is called, in order; as many as calls. */
   readonly timesteps: readonly number[];
 }
@@ -86,8 +91,12 @@ export interface PlanRequest {
   readonly sampler: SamplerName;
   /** Leave it out for the checkpoint's own. */
   readonly schedule?: ScheduleName | undefined;
-  /** Intervals; PNDM walks one twice. */
+  /** Intervals of the whole walk, where `strength` means no others; PNDM walks one twice. */
   readonly steps: number;
+  /** The walk begins with a picture, which is changed by so much of 1; absent: with noise. */
+  readonly strength?: number | undefined;
+  /** The network was distilled with its guidance: LCM takes its steps from a share of those it was distilled at. */
+  readonly distilled?: boolean | undefined;
   readonly scheduler: SchedulerConfig;
   /** Whose schedules and samplers; diffusers' where absent. */
   readonly dialect?: Dialect | undefined;
@@ -102,6 +111,12 @@ interface Manner {
   readonly spacing: Spacing;
   /** How it makes levels from timesteps. */
   readonly walk: (settings: Settings) => Interval[];
+  /** How it begins late, where that is not to leave out the first intervals. */
+  readonly late?: (
+    settings: Settings,
+    intervals: readonly Interval[],
+    skipped: number,
+  ) => Interval[];
   /** How it rounds the timesteps of Karras and exponential σ; absent where it ignores those settings. */
   readonly roundTimestep?: Readonly<Record<"karras" | "exponential", (t: number) => number>>;
   /** Whether it heeds rescale_betas_zero_snr. */
@@ -220,7 +235,8 @@ const MANNERS: Readonly<Record<SamplerName, Manner>> = {
   pndm: {
     level: vp,
     spacing: "leading",
-    walk: walkTwice,
+    walk: walkBack,
+    late: walkTwice,
     rescales: false,
     finalSigma: false,
     alphaToOne: false,
@@ -236,8 +252,9 @@ const MANNERS: Readonly<Record<SamplerName, Manner>> = {
   },
 };
 
-/** A request with every default filled in. */
+/** A request with every default filled in; steps are those of the whole walk. */
 interface Settings extends PlanRequest {
+  readonly beginning: Beginning;
   readonly manner: Manner;
   readonly spacing: Spacing;
   readonly offset: number;
@@ -262,37 +279,63 @@ export function planSampling(request: PlanRequest): Plan {
   const settings = settle(request);
   const { sampler, schedule, steps, scheduler, manner, spacing, sigmas, dialect } = settings;
   const list = sigmaList(dialect, schedule);
-  const own = dialect === "a1111" && schedule === undefined ? COMPVIS_WALKS[sampler] : undefined;
-  const walked = list ? walkList(settings, list) : (own ?? manner.walk)(settings);
   const habits = HABITS[list ? dialect : "diffusers"];
-  const intervals = walked.map((interval) => {
+  const prediction = scheduler.prediction ?? "epsilon";
+  const isCompVis = dialect === "a1111" && !schedule && COMPVIS.has(sampler);
+  const whole = list
+    ? walkList(settings, list)
+    : isCompVis
+    ? walkCompVis(settings)
+    : manner.walk(settings);
+  verify(settings, whole, prediction);
+  const { walk, start } = begun(settings, whole, { isCompVis, isListed: list !== undefined });
+  const intervals = walk.map((interval) => {
     const { from, to } = interval;
     const second = manner.second && to.sigma > 0 ? manner.second(from, to, sigmas) : undefined;
-    const whole = second ? { ...interval, second } : interval;
-    return habits.wholeTimesteps ? atWholeTimesteps(sigmas, whole) : whole;
+    const both = second ? { ...interval, second } : interval;
+    return habits.wholeTimesteps ? atWholeTimesteps(sigmas, both) : both;
   });
-  const prediction = scheduler.prediction ?? "epsilon";
-  verify(settings, intervals, prediction);
   const first = intervals[0].from;
   const end = intervals[intervals.length - 1].to;
   const unitVariance = list
     ? habits.unitStart && first.sigma >= sigmas[sigmas.length - 1] * (1 - 1e-5)
     : manner.level === vp || spacing === "leading";
+  const initialScale = unitVariance ? Math.hypot(first.alpha, first.sigma) : first.sigma;
   const lowered = !list && (scheduler.eulerAtFinal === true ||
     (scheduler.lowerOrderFinal !== false && steps < (manner.lowersFinalBelow ?? 0)));
+  const endSigma = sigmaOf(end);
   return {
     sampler,
     schedule,
     prediction,
-    initialScale: unitVariance ? Math.hypot(first.alpha, first.sigma) : first.sigma,
+    initialScale,
+    start: list ? { alpha: 1, sigma: initialScale } : start,
     intervals,
     finalOrder: end.sigma === 0 || lowered ? 1 : 2,
     timestepScaling: scheduler.timestepScaling ?? 10,
-    sigmas: [...intervals.map(({ from }) => sigmaOf(from)), sigmaOf(end)],
+    sigmas: [...intervals.map(({ from }) => sigmaOf(from)), endSigma],
+    wholeSigmas: [...whole.map(({ from }) => sigmaOf(from)), endSigma],
     timesteps: intervals.flatMap(({ at, second }) =>
       second ? [at.timestep, second.timestep] : [at.timestep]
     ),
   };
+}
+
+/** The end of a walk that begins with a picture, and the noise of that; PNDM's second look at its first interval. */
+function begun(
+  settings: Settings,
+  whole: readonly Interval[],
+  { isCompVis, isListed }: { readonly isCompVis: boolean; readonly isListed: boolean },
+): { readonly walk: Interval[]; readonly start: Level } {
+  const { sampler, manner, beginning, strength } = settings;
+  // of CompVis' timesteps, the picture's noise is that of the one above the first that is evaluated
+  const isAbove = isCompVis && strength !== undefined;
+  const skipped = isAbove ? whole.length + 2 - beginning.kept : beginning.skipped(whole.length);
+  if (skipped >= whole.length) throw beginning.tooFew();
+  const walk = manner.late && !isCompVis && !isListed
+    ? manner.late(settings, whole, skipped)
+    : secondLook(sampler, whole.slice(skipped));
+  return { walk, start: isAbove ? whole[skipped - 1].from : walk[0].at };
 }
 
 function atWholeTimesteps(sigmas: Float32Array, interval: Interval): Interval {
@@ -307,8 +350,11 @@ function atWholeTimesteps(sigmas: Float32Array, interval: Interval): Interval {
 }
 
 function settle(request: PlanRequest): Settings {
-  const { sampler, schedule, steps, scheduler } = request;
+  const { sampler, schedule, scheduler } = request;
   const count = scheduler.trainTimesteps ?? 1000;
+  const dialect = request.dialect ?? "diffusers";
+  const beginning = beginningOf(request, dialect);
+  const { steps } = beginning;
   if (!Number.isInteger(steps) || steps < 1 || steps > count) {
     throw new UsageError(
       `Cannot sample in ${steps} steps: a whole number from 1 to ${count} was needed`,
@@ -322,13 +368,14 @@ function settle(request: PlanRequest): Settings {
       scheduler.betaEnd ?? manner.betas.end,
       count,
     );
-  const dialect = request.dialect ?? "diffusers";
   const isListed = sigmaList(dialect, schedule) !== undefined;
   const rescaled = scheduler.rescaleZeroSnr === true && (manner.rescales || isListed);
   const bars = rescaled ? rescaleZeroTerminalSnr(betas) : alphasCumprod(betas);
   const finite = rescaled ? bars.with(count - 1, TERMINAL_BAR) : bars;
   return {
     ...request,
+    steps,
+    beginning,
     manner,
     spacing: schedule === "trailing" || schedule === "leading"
       ? schedule
@@ -341,6 +388,17 @@ function settle(request: PlanRequest): Settings {
   };
 }
 
+/** Which walk is walked, and how much of it. LCM's own needs no longer one: it chooses its steps below the start. */
+function beginningOf(
+  { sampler, schedule, steps, strength, distilled }: PlanRequest,
+  dialect: Dialect,
+): Beginning {
+  const isChosen = sampler === "lcm" && schedule === undefined && distilled === true;
+  return strength === undefined || isChosen
+    ? wholeWalk(steps)
+    : BEGINNINGS[dialect](steps, strength);
+}
+
 function verify(
   { sampler, schedule, steps }: Settings,
   intervals: readonly Interval[],
@@ -348,8 +406,7 @@ function verify(
 ): void {
   const falls = intervals.every(({ at, from, to }, i) =>
     sigmaOf(to) <= sigmaOf(from) &&
-    (i + 1 === intervals.length || sigmaOf(intervals[i + 1].at) < sigmaOf(at) ||
-      repeats(intervals, i))
+    (i + 1 === intervals.length || sigmaOf(intervals[i + 1].at) < sigmaOf(at))
   );
   if (!falls) {
     throw new UsageError(
@@ -365,11 +422,6 @@ function verify(
   }
 }
 
-/** Whether the next interval of PNDM is its first one again. */
-function repeats(intervals: readonly Interval[], i: number): boolean {
-  return i === 1 && intervals[1].at.timestep === intervals[2].at.timestep;
-}
-
 /** Levels one after another, to a last one that is not evaluated. */
 function chain(levels: readonly Level[], end: Level): Interval[] {
   return levels.map((from, i) => ({ at: from, from, to: levels[i + 1] ?? end }));
@@ -377,19 +429,18 @@ function chain(levels: readonly Level[], end: Level): Interval[] {
 
 /** A named list of σ; VE for every sampler. */
 function walkList(
-  { sampler, manner, steps, sigmas, sdxl = false }: Settings,
+  { manner, steps, sigmas, sdxl = false }: Settings,
   list: SigmaList,
 ): Interval[] {
   const all = list(sigmas, manner.dropsNextToLast ? steps + 1 : steps, { sdxl });
   const end = all[all.length - 1];
-  const levels = all.slice(0, manner.dropsNextToLast ? -2 : -1);
-  const [first, ...rest] = chain(levels, end);
-  return [first, ...secondLook(sampler, first, rest), ...rest];
+  return chain(all.slice(0, manner.dropsNextToLast ? -2 : -1), end);
 }
 
 /** PNDM evaluates at the end of the first interval, and walks that again. */
-function secondLook(sampler: SamplerName, first: Interval, rest: readonly Interval[]): Interval[] {
-  return sampler === "pndm" && rest.length > 0 ? [{ ...first, at: first.to }] : [];
+function secondLook(sampler: SamplerName, [first, ...rest]: readonly Interval[]): Interval[] {
+  const again = sampler === "pndm" && rest.length > 0 ? [{ ...first, at: first.to }] : [];
+  return [first, ...again, ...rest];
 }
 
 /**
@@ -407,14 +458,11 @@ function walkCompVis(settings: Settings): Interval[] {
     );
   }
   const levels = timesteps.map((t) => levelAt(settings, t));
-  const [first, ...rest] = chain(levels.slice(0, -1), levels[levels.length - 1]);
-  return [first, ...secondLook(sampler, first, rest), ...rest];
+  return chain(levels.slice(0, -1), levels[levels.length - 1]);
 }
 
-const COMPVIS_WALKS: Readonly<Partial<Record<SamplerName, Manner["walk"]>>> = {
-  ddim: walkCompVis,
-  pndm: walkCompVis,
-};
+/** Samplers that walk so there. */
+const COMPVIS: ReadonlySet<SamplerName> = new Set(["ddim", "pndm"]);
 
 /** k-diffusion's classes: fractional timesteps; Karras and exponential σ lie between the spaced ones. */
 function walkFractional(settings: Settings): Interval[] {
@@ -457,35 +505,48 @@ function walkBack(settings: Settings): Interval[] {
   });
 }
 
-/** PNDM: as DDIM, with the second evaluation of the first interval after it. */
-function walkTwice(settings: Settings): Interval[] {
-  const [first, ...rest] = walkBack(settings);
-  if (rest.length === 0) return [first];
-  const at = rest[0].at;
-  return [
-    first,
-    { at, from: levelAt(settings, at.timestep + strideOf(settings)), to: at },
-    ...rest,
-  ];
+/**
+ * PNDM: as DDIM, with the second evaluation of the first interval after it. diffusers cuts its list of timesteps, in which
+ * the second one stands twice, and takes the two that are left first for these: where the walk begins later than at the
+ * second, the third evaluation is of latents of the noise before, and its interval is walked without them having got there.
+ */
+function walkTwice(
+  settings: Settings,
+  intervals: readonly Interval[],
+  skipped: number,
+): Interval[] {
+  const [first, second, ...rest] = intervals;
+  const listed = second ? [first, second, second, ...rest] : [first];
+  return listed.slice(skipped).map((interval, i) =>
+    i === 1
+      ? {
+        at: interval.at,
+        from: levelAt(settings, interval.at.timestep + strideOf(settings)),
+        to: interval.at,
+      }
+      : interval
+  );
 }
 
 /** LCM: of the timesteps that it was distilled at, evenly chosen ones; ends without noise. */
 function walkLcm(settings: Settings): Interval[] {
-  const { steps, scheduler, schedule, bars } = settings;
+  const { steps, scheduler, schedule, bars, strength = 1, distilled } = settings;
   const clean = { alpha: 1, sigma: 0, timestep: 0 };
   if (schedule !== undefined) {
     return chain(spaceTimesteps(settings, "whole").map((t) => levelAt(settings, t)), clean);
   }
   const original = scheduler.originalSteps ?? 50;
-  if (steps > original) {
+  const most = distilled ? Math.trunc(original * strength) : original;
+  if (steps > most) {
     throw new UsageError(
-      `Cannot sample in ${steps} steps with lcm: the checkpoint was distilled for at most ${original}`,
+      `Cannot sample in ${steps} steps with lcm: the checkpoint was distilled for at most ${original}` +
+        (most < original ? `, of which strength ${strength} leaves ${most}` : ""),
     );
   }
   const stride = Math.floor(bars.length / original);
   const chosen = Array.from(
     { length: steps },
-    (_, i) => original - Math.floor(i * (original / steps)),
+    (_, i) => most - Math.floor(i * (most / steps)),
   );
   return chain(chosen.map((k) => levelAt(settings, k * stride - 1)), clean);
 }

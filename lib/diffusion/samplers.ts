@@ -30,6 +30,11 @@ export interface SamplingOptions {
   readonly noise: NoiseSource;
   /** Where SDE samplers take it instead: noise of the way from one level to another. */
   readonly between?: NoiseBetween;
+  /**
+   * What takes the place of x at a level, before it is walked on: where a picture has a hole, what is around it stays what it
+   * was. Absent: x itself.
+   */
+  readonly land?: (x: Latents, level: Level) => Latents;
   /** How much of the removed noise is put back fresh; by default the sampler's own, `USUAL_ETA`. */
   readonly eta?: number;
 }
@@ -41,7 +46,7 @@ export type Sampler = (
   options: SamplingOptions,
 ) => Sampling;
 
-/** Runs the plan's sampler from `x`: standard normal noise times `plan.initialScale`. */
+/** Runs the plan's sampler from `x`: noise times `plan.initialScale`, or a picture with the noise of `plan.start`. */
 export function sample(
   plan: Plan,
   denoise: Denoise,
@@ -49,6 +54,14 @@ export function sample(
   options: SamplingOptions,
 ): Sampling {
   return SAMPLERS[plan.sampler](plan, denoise, x, options);
+}
+
+/** The level after the last step, which has nothing to do with the plan's end: nothing comes after it. */
+const CLEAN: Level = { alpha: 1, sigma: 0, timestep: 0 };
+
+/** What x is at the beginning of the interval after one, as `SamplingOptions.land` has it. */
+function landing({ intervals }: Plan, { land }: SamplingOptions) {
+  return (x: Latents, index: number) => land?.(x, intervals[index + 1]?.at ?? CLEAN) ?? x;
 }
 
 /** The samplers that hear of `eta`, each with its own. */
@@ -73,44 +86,60 @@ export const SAMPLERS: Readonly<Record<SamplerName, Sampler>> = {
  * algorithm 1), and with eta 1 Euler ancestral.
  */
 function firstOrder(usualEta: number): Sampler {
-  return async function* (plan, denoise, x, { noise, eta = usualEta }) {
+  return async function* (plan, denoise, x, options) {
+    const { noise, eta = usualEta } = options;
+    const land = landing(plan, options);
     for (const [index, { at, from, to }] of plan.intervals.entries()) {
       const x0 = await denoise(x, at);
       const fresh = eta * to.sigma * Math.sqrt(1 - (sigmaOf(to) / sigmaOf(from)) ** 2);
       const kept = Math.sqrt(to.sigma ** 2 - fresh ** 2);
       x = weigh([kept / from.sigma, x], [to.alpha - kept * from.alpha / from.sigma, x0]);
       if (eta > 0) x = weigh([1, x], [fresh, noise.normal(x.length)]);
+      x = land(x, index);
       yield { index, sigma: sigmaOf(to), x, x0 };
     }
   };
 }
 
 /** Heun's method, Karras et al. 2022, algorithm 1: the slope is the mean of those at both ends. VE. */
-async function* heun(plan: Plan, denoise: Denoise, x: Latents): Sampling {
+async function* heun(
+  plan: Plan,
+  denoise: Denoise,
+  x: Latents,
+  options: SamplingOptions,
+): Sampling {
+  const land = landing(plan, options);
   for (const [index, { from, to, second }] of plan.intervals.entries()) {
     const dt = to.sigma - from.sigma;
     let x0 = await denoise(x, from);
     const d = toEpsilon(x0, x, from);
-    const end = weigh([1, x], [dt, d]);
+    const end = land(weigh([1, x], [dt, d]), index);
     if (second) {
       x0 = await denoise(end, second);
-      x = weigh([1, x], [dt / 2, d], [dt / 2, toEpsilon(x0, end, second)]);
+      x = land(weigh([1, x], [dt / 2, d], [dt / 2, toEpsilon(x0, end, second)]), index);
     } else x = end;
     yield { index, sigma: to.sigma, x, x0 };
   }
 }
 
 /** DPM-Solver-2 (Lu et al. 2022, algorithm 1) as k-diffusion's dpm_2: the slope is that at the middle of log σ. VE. */
-async function* dpm2(plan: Plan, denoise: Denoise, x: Latents): Sampling {
+async function* dpm2(
+  plan: Plan,
+  denoise: Denoise,
+  x: Latents,
+  options: SamplingOptions,
+): Sampling {
+  const land = landing(plan, options);
   for (const [index, { from, to, second }] of plan.intervals.entries()) {
     let x0 = await denoise(x, from);
     let d = toEpsilon(x0, x, from);
     if (second) {
-      const middle = weigh([1, x], [second.sigma - from.sigma, d]);
+      // at the noise of the end already, as diffusers has it
+      const middle = land(weigh([1, x], [second.sigma - from.sigma, d]), index);
       x0 = await denoise(middle, second);
       d = toEpsilon(x0, middle, second);
     }
-    x = weigh([1, x], [to.sigma - from.sigma, d]);
+    x = land(weigh([1, x], [to.sigma - from.sigma, d]), index);
     yield { index, sigma: to.sigma, x, x0 };
   }
 }
@@ -120,7 +149,9 @@ const lambdaOf = (level: Level) => -Math.log(sigmaOf(level));
 
 /** DPM-Solver++(2M), Lu et al. 2022 (algorithm 2); with eta 1 SDE-DPM-Solver++(2M), its appendix on SDEs; midpoint. */
 function dpmpp2m(usualEta: number): Sampler {
-  return async function* (plan, denoise, x, { noise, between, eta = usualEta }) {
+  return async function* (plan, denoise, x, options) {
+    const { noise, between, eta = usualEta } = options;
+    const land = landing(plan, options);
     let previous: { x0: Latents; lambda: number } | undefined;
     const last = plan.intervals.length - 1;
     for (const [index, { from, to }] of plan.intervals.entries()) {
@@ -142,6 +173,7 @@ function dpmpp2m(usualEta: number): Sampler {
         ...noisy,
       );
       previous = { x0, lambda };
+      x = land(x, index);
       yield { index, sigma: sigmaOf(to), x, x0 };
     }
   };
@@ -152,7 +184,13 @@ function dpmpp2m(usualEta: number): Sampler {
  * the first interval is walked twice, the second time with the mean slope of both ends. History is kept of the
  * network's outputs, ε or v, as diffusers does.
  */
-async function* pndm(plan: Plan, denoise: Denoise, x: Latents): Sampling {
+async function* pndm(
+  plan: Plan,
+  denoise: Denoise,
+  x: Latents,
+  options: SamplingOptions,
+): Sampling {
+  const land = landing(plan, options);
   const isV = plan.prediction === "v_prediction";
   let history: Latents[] = []; // newest first
   const start = x;
@@ -166,7 +204,7 @@ async function* pndm(plan: Plan, denoise: Denoise, x: Latents): Sampling {
     else history = recent;
     const eps = isV ? vToEpsilon(mean, x, from) : mean;
     const scale = to.alpha / from.alpha;
-    x = weigh([scale, x], [to.sigma - from.sigma * scale, eps]);
+    x = land(weigh([scale, x], [to.sigma - from.sigma * scale, eps]), index);
     yield { index, sigma: sigmaOf(to), x, x0 };
   }
 }
@@ -178,7 +216,8 @@ const ADAMS_BASHFORTH = [
 ] as const;
 
 /** Linear multistep of order 4 (Adams-Bashforth on uneven σ), k-diffusion's lms. VE. */
-async function* lms(plan: Plan, denoise: Denoise, x: Latents): Sampling {
+async function* lms(plan: Plan, denoise: Denoise, x: Latents, options: SamplingOptions): Sampling {
+  const land = landing(plan, options);
   let history: { d: Latents; sigma: number }[] = []; // newest first
   for (const [index, { from, to }] of plan.intervals.entries()) {
     const x0 = await denoise(x, from);
@@ -187,7 +226,7 @@ async function* lms(plan: Plan, denoise: Denoise, x: Latents): Sampling {
     const slopes = history.map(({ d }, j) =>
       [integrateLagrange(nodes, j, from.sigma, to.sigma), d] as const
     );
-    x = weigh([1, x], ...slopes);
+    x = land(weigh([1, x], ...slopes), index);
     yield { index, sigma: to.sigma, x, x0 };
   }
 }
@@ -200,7 +239,13 @@ function integrateLagrange(nodes: readonly number[], j: number, a: number, b: nu
 }
 
 /** UniPC of order 2 with B(h) = eʰ − 1 ("bh2") on x₀: Zhao et al. 2023, algorithms 5 to 8. */
-async function* unipc(plan: Plan, denoise: Denoise, x: Latents): Sampling {
+async function* unipc(
+  plan: Plan,
+  denoise: Denoise,
+  x: Latents,
+  options: SamplingOptions,
+): Sampling {
+  const land = landing(plan, options);
   let history: { x0: Latents; lambda: number }[] = []; // newest first
   let before: { x: Latents; from: Level; order: 1 | 2 } | undefined; // where the last predictor started
   const last = plan.intervals.length - 1;
@@ -236,6 +281,7 @@ async function* unipc(plan: Plan, denoise: Denoise, x: Latents): Sampling {
       [gain * (1 + ahead), x0],
       [-gain * ahead, history[history.length - 1].x0],
     );
+    x = land(x, index);
     yield { index, sigma: sigmaOf(to), x, x0 };
   }
 }
@@ -245,8 +291,10 @@ async function* lcm(
   plan: Plan,
   denoise: Denoise,
   x: Latents,
-  { noise }: SamplingOptions,
+  options: SamplingOptions,
 ): Sampling {
+  const { noise } = options;
+  const land = landing(plan, options);
   const sigmaData = 0.5;
   for (const [index, { from, to }] of plan.intervals.entries()) {
     const guess = await denoise(x, from);
@@ -255,7 +303,7 @@ async function* lcm(
     const out = t / Math.sqrt(t ** 2 + sigmaData ** 2);
     const x0 = weigh([out, guess], [skip / Math.hypot(from.alpha, from.sigma), x]);
     const noisy = to.sigma > 0;
-    x = noisy ? weigh([to.alpha, x0], [to.sigma, noise.normal(x.length)]) : x0;
+    x = land(noisy ? weigh([to.alpha, x0], [to.sigma, noise.normal(x.length)]) : x0, index);
     yield { index, sigma: sigmaOf(to), x, x0 };
   }
 }

@@ -18,6 +18,12 @@ export function lowChannels(small: Picture, { height, width }: Size): Numbers {
   return colours(resample(small, width, height, "bilinear"));
 }
 
+/** Of any kind: brought to another size as most tools do that begin with a picture (Pillow's Lanczos), whatever its shape. */
+export function pictureAt(picture: Picture, { height, width }: Size): Picture {
+  const { width: w, height: h } = picture;
+  return w === width && h === height ? picture : resample(picture, width, height, "lanczos");
+}
+
 /** A map at another size: of each pixel the colour under its middle, never a blend of two. */
 export function mapAt(map: Picture, { height, width }: Size): Picture {
   return resample(map, width, height, "nearest");

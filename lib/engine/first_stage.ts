@@ -25,7 +25,7 @@ import {
   type VaeConfig,
 } from "../models/vae.ts";
 import { type Manifest, manifestOf, paramsOf } from "../nn/params.ts";
-import type { FloatPicture, Latents, StageOptions } from "./model.ts";
+import type { Encoded, FloatPicture, Latents, StageOptions } from "./model.ts";
 import { type Programs, type Room, roomOf } from "./programs.ts";
 import { toChannelsFirst, toChannelsLast } from "./stages.ts";
 import { type Extent, type HostPlane, planBands, runBands } from "./tiles.ts";
@@ -44,8 +44,8 @@ export interface FirstStage {
   readonly latentChannels: number;
   /** The picture of some latents. */
   decode(latents: Latents, options?: StageOptions): Promise<FloatPicture>;
-  /** The mean of the latent's distribution. */
-  encode(picture: FloatPicture, options?: StageOptions): Promise<Latents>;
+  /** The distribution of the latents. */
+  encode(picture: FloatPicture, options?: StageOptions): Promise<Encoded>;
   /**
    * @internal The most bytes that one half takes beside its weights for latents (decode) or a picture (encode) of a size. Throws
    * `MemoryError` where it does not fit, however small its bands.
@@ -126,18 +126,25 @@ export function klFirstStage(config: VaeConfig, programs: Halves): FirstStage {
     },
     async encode(picture, options = {}) {
       const moments = await run(fromPicture(picture), "encode", options);
-      const pixels = moments.height * moments.width;
-      const mean = toChannelsFirst(moments.data, moments.channels, pixels)
-        .subarray(0, latentChannels * pixels);
-      const { height, width } = moments;
+      const { height, width, channels } = moments;
+      const all = toChannelsFirst(moments.data, channels, height * width);
+      const count = latentChannels * height * width;
       return {
-        data: mean.map((v) => (v - shift) * scale),
+        data: all.subarray(0, count).map((v) => (v - shift) * scale),
         channels: latentChannels,
         height,
         width,
+        ...(channels > latentChannels && {
+          deviation: all.subarray(count).map((log) => deviationOf(log) * scale),
+        }),
       };
     },
   };
+}
+
+/** Of a log variance, held in the bounds of CompVis' and diffusers' distribution. */
+function deviationOf(logVariance: number): number {
+  return Math.exp(Math.min(20, Math.max(-30, logVariance)) / 2);
 }
 
 /** TAESD with its halves' parameters named under "taesd_decoder" and "taesd_encoder". */

@@ -124,7 +124,7 @@ export class LoadedModel implements Model {
     const { width, height } = this.defaults;
     const usual: Run = {
       ...{ width, height, pictures: 1, prompts: 2, tokens: TOKENS, chunk: TOKENS, sets: 1 },
-      ...{ changes: false, keeps: false, clipSkip: 1, tiling: "auto" },
+      ...{ changes: false, keeps: false, encodes: false, clipSkip: 1, tiling: "auto" },
     };
     try {
       return !this.prepare(usual).turns;
@@ -185,7 +185,7 @@ export class LoadedModel implements Model {
     return this.#residency.plan(JSON.stringify(run), this.#work(run), [
       ...text,
       ...this.#toldStages(),
-      ...this.#besideStages(run),
+      ...this.#encoderStages(run),
       {
         part: "unet",
         uses: pictures,
@@ -211,9 +211,8 @@ export class LoadedModel implements Model {
     }];
   }
 
-  /** Of what is missing, the rest is encoded. */
-  #besideStages({ width, height, tiling }: Run): Stage[] {
-    if (this.beside?.source !== "mask") return [];
+  #encoderStages({ width, height, tiling, encodes }: Run): Stage[] {
+    if (!encodes) return [];
     const bytes: Stage["bytes"] = (room) =>
       this.#firstStage.bytes("encode", { width, height }, { tiling }, room);
     return [{ part: "encoder", uses: 1, bytes }];

@@ -84,6 +84,12 @@ export interface Latents {
   readonly width: number;
 }
 
+/** Latents of a picture: the mean of the encoder's distribution. */
+export interface Encoded extends Latents {
+  /** Standard deviations about the mean, in its order; absent where the first stage has no distribution. */
+  readonly deviation?: Float32Array;
+}
+
 /** A picture as numbers, [height, width, 3] in 0 … 1, not yet clamped or rounded. */
 export interface FloatPicture {
   /** Row by row from the top left. */
@@ -127,6 +133,8 @@ export interface Run {
   readonly changes: boolean;
   /** One denoiser is to serve several pictures, and stays where there is room for it beside the other stages. */
   readonly keeps: boolean;
+  /** Pictures are encoded before the first step. */
+  readonly encodes: boolean;
   /** As for `encodeText`. */
   readonly clipSkip: number;
   /** Of the first stage. */
@@ -217,6 +225,6 @@ export interface Model extends AsyncDisposable {
   useLoras(choices: readonly LoraChoice[]): Promise<readonly string[]>;
   /** The picture of some latents. */
   decodeImage(latents: Latents, options?: StageOptions): Promise<FloatPicture>;
-  /** The latents of a picture: the mean of the encoder's distribution. */
-  encodeImage(picture: FloatPicture, options?: StageOptions): Promise<Latents>;
+  /** The latents of a picture. */
+  encodeImage(picture: FloatPicture, options?: StageOptions): Promise<Encoded>;
 }

@@ -44,7 +44,8 @@ interface Fields extends Recipe {
 const whole = (name: "steps" | "clipSkip" | "batchCount" | "batchIndex"): Meaning => (value) =>
   /^\d{1,9}$/.test(value) ? { [name]: Number(value) } : undefined;
 
-const number = (name: "cfgScale" | "guidanceRescale" | "eta"): Meaning => (value) => {
+type NumberName = "cfgScale" | "guidanceRescale" | "eta" | "strength" | "maskBlur";
+const number = (name: NumberName): Meaning => (value) => {
   const number = parseNumber(value);
   return number === undefined ? undefined : { [name]: number };
 };
@@ -60,6 +61,9 @@ const RNG: Readonly<Record<string, "cpu" | "cuda">> = {
   cuda: "cuda",
 };
 
+/** AUTOMATIC1111's word for it. */
+const STRENGTH = "Denoising strength";
+
 const MEANINGS: Readonly<Record<string, Meaning>> = {
   "Steps": whole("steps"),
   "Sampler": (sampler) => ({ sampler }),
@@ -74,6 +78,8 @@ const MEANINGS: Readonly<Record<string, Meaning>> = {
   "Model hash": (modelHash) => ({ modelHash }),
   "VAE": (value) =>
     ["None", "Automatic"].includes(value) ? {} : { files: { vae: fileName(value) } },
+  [STRENGTH]: number("strength"),
+  "Mask blur": number("maskBlur"),
   "Clip skip": whole("clipSkip"),
   "Eta": number("eta"),
   "RNG": (value) => one("rng", word(RNG)(value)),
@@ -109,7 +115,7 @@ const OWN_MEANINGS: Readonly<Record<string, Meaning>> = {
   [OWN_KEYS.batchIndex]: whole("batchIndex"),
   [OWN_KEYS.zeroNegative]: flag("zeroNegative"),
   [OWN_KEYS.sees]: (value) =>
-    one("sees", word({ low: "low", mask: "mask", map: "map" } as const)(value)),
+    one("sees", word({ low: "low", mask: "mask", map: "map", start: "start" } as const)(value)),
   [OWN_KEYS.image]: (image) => ({ files: { image } }),
   [OWN_KEYS.mask]: (mask) => ({ files: { mask } }),
   [OWN_KEYS.keep]: (value) => value === "False" ? { keep: false } : undefined,
@@ -146,7 +152,6 @@ const SILENT: ReadonlySet<string> = new Set([
 const NEUTRAL: Readonly<Record<string, string>> = {
   "Variation seed strength": "0",
   "ENSD": "0",
-  "Denoising strength": "1",
   "VAE Encoder": "Full",
   "VAE Decoder": "Full",
   "FP8 weight": "Disable",
@@ -186,9 +191,13 @@ export function remembered(infotext: ReadInfotext, tool: Tool): Remembered {
   const meanings = tool === "ldm" ? { ...MEANINGS, ...OWN_MEANINGS } : MEANINGS;
   const unmatched: string[] = [];
   const fields: { -readonly [K in keyof Fields]?: Fields[K] } = {};
+  // AUTOMATIC1111's second pass, which is not made here, has a strength too
+  const isHires = [...entries.keys()].some((key) => key.startsWith("Hires "));
   for (const [key, value] of entries) {
     if (key === "Seed" || NEUTRAL[key] === value) continue;
-    const meaning = Object.hasOwn(meanings, key)
+    const meaning = isHires && key === STRENGTH
+      ? undefined
+      : Object.hasOwn(meanings, key)
       ? meanings[key](value)
       : SILENT.has(key)
       ? {}

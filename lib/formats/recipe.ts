@@ -15,10 +15,18 @@ export interface Recipe {
   readonly label?: string;
   /** What lies where, for models that read layouts. */
   readonly boxes?: readonly LabelledBox[];
-  /** What the model sees beside latents, whose file is told apart: a small picture, one with a hole, a map. */
-  readonly sees?: "low" | "mask" | "map";
+  /** What a second picture is for: a small picture, one with a hole, a map, or one that the walk begins with. */
+  readonly sees?: "low" | "mask" | "map" | "start";
+  /** Path of that picture. */
+  readonly image?: string;
+  /** Path of a picture as large that is white where something is to be made anew. */
+  readonly mask?: string;
   /** With a hole: what is around it stays. */
   readonly keep?: boolean;
+  /** With a hole: pixels by which its edge is blended. */
+  readonly maskBlur?: number;
+  /** How much a picture is to change, from 0 to 1. */
+  readonly strength?: number;
   /** Pixels. */
   readonly width?: number;
   /** Pixels. */

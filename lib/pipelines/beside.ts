@@ -1,32 +1,28 @@
 /**
- * Second pictures: one to make larger, one with a hole to fill, or a map. The result has the size that the picture asks
- * for, whatever it is: the picture is continued by its edges to a size that the first stage can take, and the result cut.
+ * Second pictures: one to make larger, one with a hole to fill, a map, or one that the walk begins with. The result has the
+ * size that the picture asks for, whatever it is: the picture is continued by its edges to a size that the first stage can
+ * take, and the result cut.
  */
 
 import { UsageError } from "../base/errors.ts";
-import { lumaOf, type Picture } from "../base/picture.ts";
-import { emptied, lowChannels, mapAt, mapChannels, maskChannels } from "../engine/beside.ts";
-import type { FloatPicture, Model, Tiling } from "../engine/model.ts";
-import { toChannelsFirst, toChannelsLast } from "../engine/stages.ts";
-import type { Rounding } from "./events.ts";
+import type { Picture } from "../base/picture.ts";
+import { emptied, lowChannels, mapAt, mapChannels, pictureAt } from "../engine/beside.ts";
+import type { BesideSource, Encoded, Model, Tiling } from "../engine/model.ts";
+import { toChannelsFirst } from "../engine/stages.ts";
+import type { Sees } from "./events.ts";
 import { toBytes, toFloats } from "./first_stage.ts";
+import { cellsOf, type HoledPicture, holesOf } from "./holes.ts";
 
-/** What a model is to see beside latents. */
+/** What a picture is made of beside words. */
 export type SecondPicture =
   /** To be made larger. */
   | { readonly source: "low"; readonly picture: Picture }
   /** The colours of what lies where. */
   | { readonly source: "map"; readonly picture: Picture }
-  | {
-    readonly source: "mask";
-    readonly picture: Picture;
-    /** White is made anew, black stays; absent: what is transparent in the picture is made anew. */
-    readonly mask?: Picture | undefined;
-    /** Black stays to the bit, true where absent; false is all as the model gives it, where black is nearly what it was. */
-    readonly keep?: boolean | undefined;
-  };
-
-type Source = SecondPicture["source"];
+  /** To be changed, by any model that makes pictures from text alone: the walk begins with it and some noise. */
+  | { readonly source: "start"; readonly picture: Picture }
+  /** To be filled, by a model for that, or by any that makes pictures from text alone. */
+  | HoledPicture;
 
 /** Pixels. */
 interface Size {
@@ -35,23 +31,41 @@ interface Size {
 }
 
 /** What a model that sees something is for, and how it is asked. */
-export const PURPOSES: Readonly<Record<Source, { readonly what: string; readonly how: string }>> = {
+export const PURPOSES: Readonly<
+  Record<BesideSource, { readonly what: string; readonly how: string }>
+> = {
   low: { what: "makes small pictures large", how: "`ldm upscale` with a picture" },
   mask: { what: "fills holes in pictures", how: "`ldm inpaint` with a picture and a mask" },
   map: { what: "makes pictures of maps", how: "`ldm txt2img --map` with a map" },
 };
 
-/** What is wanted of a model that sees something. */
-const WANTED: Readonly<Record<Source, string>> = {
+/** What is wanted of a model. */
+const WANTED: Readonly<Record<Sees, string>> = {
   low: "make a picture larger",
   mask: "fill a hole in a picture",
   map: "make a picture of a map",
+  start: "change a picture",
 };
+
+/** Whether a model that sees nothing beside latents can do it as well. */
+const IS_ANYBODYS: Readonly<Record<Sees, boolean>> = {
+  low: false,
+  mask: true,
+  map: false,
+  start: true,
+};
+
+/** What is asked of a model of a size, as far as it is. */
+interface Asked {
+  readonly width?: number | undefined;
+  readonly height?: number | undefined;
+}
 
 /** The size of what is asked for. Throws `UsageError` where the model sees something else. */
 export function secondSize(
   { beside, path }: Model,
   second: SecondPicture | undefined,
+  asked: Asked,
 ): Size | undefined {
   const purpose = beside && PURPOSES[beside.source];
   if (!second) {
@@ -60,8 +74,14 @@ export function secondSize(
       `Cannot make a picture from text alone with "${path}", which ${purpose.what}: use ${purpose.how}`,
     );
   }
-  const { source, picture: { width, height } } = second;
-  if (source !== beside?.source) {
+  const { source, picture } = second;
+  if (source === "start") {
+    if (!purpose) return fitted(picture, asked);
+    throw new UsageError(
+      `Cannot ${WANTED.start} with "${path}", which ${purpose.what}: use ${purpose.how}`,
+    );
+  }
+  if (beside ? source !== beside.source : !IS_ANYBODYS[source]) {
     const is = purpose ? `it ${purpose.what}` : "it sees no second picture";
     throw new UsageError(
       `Cannot ${WANTED[source]} with "${path}": ${is}; a model that ${
@@ -69,14 +89,23 @@ export function secondSize(
       } is needed`,
     );
   }
-  const factor = beside.source === "low" ? beside.factor : 1;
+  const factor = beside?.source === "low" ? beside.factor : 1;
   if (source === "mask") holesOf(second);
-  return { width: width * factor, height: height * factor };
+  return { width: picture.width * factor, height: picture.height * factor };
 }
 
-/** Throws `UsageError` where a size is asked for that the picture does not have; a map is drawn at any. */
+/** A picture's size; where one side is asked for, the other one as far as its shape asks. */
+function fitted({ width, height }: Size, asked: Asked): Size {
+  const side = (own: number, times: number) => Math.max(1, Math.round(own * times));
+  return {
+    width: asked.height === undefined ? width : side(width, asked.height / height),
+    height: asked.width === undefined ? height : side(height, asked.width / width),
+  };
+}
+
+/** Throws `UsageError` where a size is asked for that the picture does not have; a map and a beginning are drawn at any. */
 export function checkSecondSize(second: SecondPicture | undefined, own: Size, asked: Size): void {
-  if (!second || second.source === "map") return;
+  if (!second || second.source === "map" || second.source === "start") return;
   if (own.width === asked.width && own.height === asked.height) return;
   throw new UsageError(
     `Cannot ${
@@ -97,36 +126,64 @@ export function paddedSize({ beside, factor }: Model, { width, height }: Size): 
   return { width: padded(width), height: padded(height) };
 }
 
-/** Channels [c, h, w] for the denoiser beside latents; `size` is the result's. */
-export async function secondChannels(
+/** A second picture in latents, of the same size. */
+export interface SeenLatents {
+  /** The picture itself. */
+  readonly picture?: Encoded;
+  /** 1 where something is made anew, 0 elsewhere [h, w]. */
+  readonly holes?: Float32Array;
+  /** The picture with grey in its hole, which is channels for the denoiser. */
+  readonly rest?: Encoded;
+  /** Channels [c, h, w] for the denoiser beside latents. */
+  readonly channels?: Float32Array;
+}
+
+/** What is needed of a second picture in latents. `size` is the result's; `whole`: the picture itself as well. */
+export async function seenLatents(
   model: Model,
   second: SecondPicture,
-  size: Size,
-  tiling: Tiling,
-): Promise<Float32Array> {
+  { size, tiling, whole }: {
+    readonly size: Size;
+    readonly tiling: Tiling;
+    readonly whole: boolean;
+  },
+): Promise<SeenLatents> {
   const { factor, beside } = model;
   const padded = paddedSize(model, size);
   const latents = { width: padded.width / factor, height: padded.height / factor };
-  const last = async () => {
-    const { source, picture } = second;
-    const flat = toBytes(toFloats(picture));
-    switch (source) {
-      case "low": {
-        const times = beside?.source === "low" ? beside.factor : 1;
-        const [width, height] = [padded.width / times, padded.height / times];
-        return lowChannels(extended(flat, { width, height }), latents);
-      }
-      case "map":
-        return mapChannels(extended(mapAt(flat, size), padded), latents);
-      case "mask":
-        return await holed(model, flat, holesOf(second), padded, tiling);
-      default:
-        return source satisfies never;
-    }
+  const flat = toBytes(toFloats(second.picture));
+  const channels = (last: Float32Array) => {
+    const pixels = latents.width * latents.height;
+    return { channels: toChannelsFirst(last, last.length / pixels, pixels) };
   };
-  const channels = await last();
-  const pixels = latents.width * latents.height;
-  return toChannelsFirst(channels, channels.length / pixels, pixels);
+  const encoded = (picture: Picture) => model.encodeImage(toFloats(picture), { tiling });
+  switch (second.source) {
+    case "low": {
+      const times = beside?.source === "low" ? beside.factor : 1;
+      const small = { width: padded.width / times, height: padded.height / times };
+      return channels(lowChannels(extended(flat, small), latents));
+    }
+    case "map":
+      return channels(mapChannels(extended(mapAt(flat, size), padded), latents));
+    case "start":
+      return { picture: await encoded(extended(pictureAt(flat, size), padded)) };
+    case "mask": {
+      const mask = extended(holesOf(second), padded);
+      const all = extended(flat, padded);
+      return {
+        holes: cellsOf(mask, factor),
+        ...(whole && { picture: await encoded(all) }),
+        ...(beside && { rest: await model.encodeImage(emptiedBy(mask, all), { tiling }) }),
+      };
+    }
+    default:
+      return second satisfies never;
+  }
+}
+
+function emptiedBy(mask: Picture, picture: Picture) {
+  const { data, width, height } = toFloats(picture);
+  return { width, height, data: emptied(data, 3, 0.5, (pixel) => mask.data[pixel] > 0) };
 }
 
 /** A picture continued to the right and below by its last pixels. */
@@ -142,103 +199,4 @@ function extended(picture: Picture, { width, height }: Size): Picture {
     }
   }
   return { width, height, channels, data };
-}
-
-/** From this brightness on a mask is white, as in diffusers. */
-const WHITE = 128;
-
-/**
- * What is to be made anew, as a grey picture of 255 where it is and 0 elsewhere. Throws `UsageError` where nothing says it,
- * or nothing is to be done.
- */
-function holesOf({ picture, mask }: Extract<SecondPicture, { source: "mask" }>): Picture {
-  const cannot = "Cannot fill a hole in a picture";
-  const { width, height } = picture;
-  if (mask && (mask.width !== width || mask.height !== height)) {
-    throw new UsageError(
-      `${cannot} of ${width}×${height} pixels with a mask of ${mask.width}×${mask.height}: they must be equally large`,
-    );
-  }
-  if (!mask && picture.channels !== 4) {
-    throw new UsageError(
-      `${cannot} without a mask: nothing in the picture is transparent; a mask that is white where the picture is to be ` +
-        `made anew was needed`,
-    );
-  }
-  const isHole = mask ? whiteIn(mask) : (i: number) => picture.data[i * 4 + 3] < WHITE;
-  const data = Uint8Array.from({ length: width * height }, (_, i) => isHole(i) ? 255 : 0);
-  if (!data.includes(255)) {
-    throw new UsageError(
-      `${cannot} with a mask that is black everywhere: white says what is made anew`,
-    );
-  }
-  return { width, height, channels: 1, data };
-}
-
-function whiteIn({ channels, data }: Picture): (pixel: number) => boolean {
-  if (channels === 1) return (i) => data[i] >= WHITE;
-  return (i) => {
-    const at = i * channels;
-    return lumaOf(data[at], data[at + 1], data[at + 2]) >= WHITE;
-  };
-}
-
-/** [h, w, 1 + c]: of the mask the pixel in each latent's corner, as diffusers takes it. */
-async function holed(
-  model: Model,
-  picture: Picture,
-  holes: Picture,
-  padded: Size,
-  tiling: Tiling,
-): Promise<Float32Array> {
-  const { factor } = model;
-  const { data: mask } = extended(holes, padded);
-  const { data } = toFloats(extended(picture, padded));
-  const rest = emptied(data, 3, 0.5, (pixel) => mask[pixel] > 0);
-  const { channels, width, height, data: first } = await model.encodeImage(
-    { data: rest, ...padded },
-    { tiling },
-  );
-  const cells = Float32Array.from(
-    { length: width * height },
-    (_, i) =>
-      mask[Math.floor(i / width) * factor * padded.width + (i % width) * factor] > 0 ? 1 : 0,
-  );
-  return maskChannels(cells, toChannelsLast(first, channels, width * height));
-}
-
-/** The result cut to its size, in numbers and in bytes; what was to stay is the picture's again. */
-export function finished(
-  floats: FloatPicture,
-  second: SecondPicture | undefined,
-  size: Size,
-  rounding: Rounding,
-): { readonly floats: FloatPicture; readonly image: Picture } {
-  const cut = cutTo(floats, size);
-  const image = toBytes(cut, rounding);
-  if (second?.source !== "mask" || second.keep === false) return { floats: cut, image };
-  const { data: holes } = holesOf(second);
-  const before = toFloats(second.picture);
-  return {
-    floats: { ...cut, data: keep(cut.data, before.data, holes) },
-    image: { ...image, data: keep(image.data, toBytes(before).data, holes) },
-  };
-}
-
-function cutTo(picture: FloatPicture, { width, height }: Size): FloatPicture {
-  if (width === picture.width && height === picture.height) return picture;
-  const data = new Float32Array(width * height * 3);
-  for (let y = 0; y < height; y++) {
-    const from = y * picture.width * 3;
-    data.set(picture.data.subarray(from, from + width * 3), y * width * 3);
-  }
-  return { width, height, data };
-}
-
-/** Puts old pixels of three numbers in the place of new ones wherever there is no hole. */
-function keep<T extends Float32Array | Uint8Array>(made: T, before: T, holes: Uint8Array): T {
-  for (let i = 0; i < made.length; i++) {
-    if (holes[Math.floor(i / 3)] === 0) made[i] = before[i];
-  }
-  return made;
 }

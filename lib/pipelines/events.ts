@@ -19,10 +19,14 @@ export interface Settings {
   readonly label?: string;
   /** What lies where, for models that read layouts. */
   readonly boxes?: readonly LabelledBox[];
-  /** What a second picture is to the model: a small picture, one with a hole, or a map. */
-  readonly sees?: BesideSource;
+  /** What a second picture is: a small picture, one with a hole, a map, or one that the walk begins with. */
+  readonly sees?: Sees;
   /** With a hole: what is around it stays to the bit. */
   readonly keep?: boolean;
+  /** With a hole that is blended in: how far, in pixels. */
+  readonly maskBlur?: number;
+  /** Of a picture that is changed, or whose hole is filled: how much, from 0 to 1. */
+  readonly strength?: number;
   /** Pixels. */
   readonly width: number;
   /** Pixels. */
@@ -60,6 +64,9 @@ export interface Settings {
   /** The tool whose conventions fill in what was not asked for. */
   readonly match: MatchName | undefined;
 }
+
+/** What a second picture is for. */
+export type Sees = BesideSource | "start";
 
 /** Whose generator the noise equals: torch's on a CPU (mt19937) or on CUDA (Philox). */
 export type Rng = "cpu" | "cuda";

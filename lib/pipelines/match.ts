@@ -35,8 +35,22 @@ export interface Match {
    * out, it is drawn as other samplers' is.
    */
   readonly tree?: "cpu" | "later";
+  /** How much a picture changes where nothing is said: one that the walk begins with, and what fills a hole. */
+  readonly strength: Readonly<Record<"start" | "mask", number>>;
+  /**
+   * How what is around a hole stays what it was, with models that see no holes: put back after every step with the noise
+   * that is left; put into every guess of the finished picture; or that, and with noise into all that the network is shown.
+   */
+  readonly around: "steps" | "guesses" | "guesses and input";
+  /**
+   * Whether latents of pictures are drawn from the encoder's distribution, from the stream of the first noise; else they are
+   * its mean, from which what AUTOMATIC1111 and stable-diffusion.cpp draw cannot be told by eye.
+   */
+  readonly drawsLatents: boolean;
   /** Samplers that are not quite the tool's here, and why. */
   readonly unmatched: Readonly<Partial<Record<SamplerName, string>>>;
+  /** The same of walks that begin with a picture alone. */
+  readonly unmatchedLate?: Readonly<Partial<Record<SamplerName, string>>>;
 }
 
 /** AUTOMATIC1111's "Automatic"; of DDIM, PLMS and UniPC, timesteps of their own. */
@@ -72,12 +86,21 @@ export const USUAL: Match = {
   schedule: () => undefined,
   zeroNegative: "absent",
   clipSkip: "own",
+  strength: { start: 0.75, mask: 1 },
+  around: "steps",
+  drawsLatents: true,
   unmatched: {},
 };
 
 /** The conventions of each tool, from its own source (`modules/`, `comfy/`, `src/` of the repositories). */
 export const MATCHES: Readonly<Record<MatchName, Match>> = {
-  diffusers: { ...USUAL, batchSeeds: "one", weighting: "none" },
+  diffusers: {
+    ...USUAL,
+    batchSeeds: "one",
+    weighting: "none",
+    strength: { start: 0.8, mask: 1 },
+    unmatchedLate: { lms: "its first steps are made of slopes that are not there" },
+  },
   a1111: {
     rng: "cuda",
     samplerRng: undefined,
@@ -89,6 +112,9 @@ export const MATCHES: Readonly<Record<MatchName, Match>> = {
     zeroNegative: "empty",
     clipSkip: "sd1",
     tree: "later",
+    strength: { start: 0.75, mask: 0.75 },
+    around: "guesses",
+    drawsLatents: false,
     unmatched: { unipc: OWN_UNIPC, lcm: OWN_LCM },
   },
   comfyui: {
@@ -102,6 +128,9 @@ export const MATCHES: Readonly<Record<MatchName, Match>> = {
     zeroNegative: "never",
     clipSkip: "last",
     tree: "cpu",
+    strength: { start: 1, mask: 1 },
+    around: "guesses and input",
+    drawsLatents: false,
     unmatched: { unipc: OWN_UNIPC, lcm: OWN_LCM, pndm: ABSENT },
   },
   sdcpp: {
@@ -114,6 +143,9 @@ export const MATCHES: Readonly<Record<MatchName, Match>> = {
     schedule: () => "discrete",
     zeroNegative: "empty",
     clipSkip: "last",
+    strength: { start: 0.75, mask: 0.75 },
+    around: "guesses",
+    drawsLatents: false,
     unmatched: { unipc: ABSENT, pndm: ABSENT, lcm: OWN_LCM },
   },
 };

@@ -12,6 +12,8 @@ const GENERATORS: Readonly<Record<Rng, (seed: number) => NoiseSource>> = {
 /** Streams of a picture; the same one twice where samplers go on with the first. */
 export interface Noises {
   readonly first: NoiseSource;
+  /** The first stream for draws that serve the whole batch at once; where each picture has a generator, the same. */
+  readonly common: NoiseSource;
   readonly later: NoiseSource;
 }
 
@@ -27,12 +29,12 @@ export function noisesOf(
   seed: number,
   index: number,
 ): Noises {
-  const stream = (kind: Rng) => {
-    const source = GENERATORS[kind](seed);
-    return batchSeeds === "one" && batchCount > 1 ? share(source, index, batchCount) : source;
-  };
-  const first = stream(rng);
-  return { first, later: samplerRng === undefined ? first : stream(samplerRng) };
+  const stream = (source: NoiseSource) =>
+    batchSeeds === "one" && batchCount > 1 ? share(source, index, batchCount) : source;
+  const common = GENERATORS[rng](seed);
+  const first = stream(common);
+  const later = samplerRng === undefined ? first : stream(GENERATORS[samplerRng](seed));
+  return { first, common, later };
 }
 
 /** The noise of a Brownian tree over a plan's levels, which has the picture's seed. */

@@ -22,9 +22,14 @@ export interface TextToImage {
   readonly label?: string | undefined;
   /** What lies where, for models that read layouts. */
   readonly boxes?: readonly LabelledBox[] | undefined;
-  /** What the model sees beside latents, for models that see something. */
+  /** What the model sees beside latents, for models that see something, or what a picture is made of. */
   readonly second?: SecondPicture | undefined;
-  /** Pixels, multiples of the first stage's factor; of a second picture any, and for no map another than it asks for. */
+  /** From 0 to 1: how much a picture that is changed may change, or what fills a hole differ from what was there. */
+  readonly strength?: number | undefined;
+  /**
+   * Pixels, multiples of the first stage's factor; of a second picture any, and another than it asks for only for a map and
+   * for a picture that is changed, which is stretched.
+   */
   readonly width?: number | undefined;
   /** Pixels, likewise. */
   readonly height?: number | undefined;
@@ -76,7 +81,7 @@ export interface TextToImage {
 /** Fills in what is not asked for. Throws `UsageError` for what makes no sense. */
 export function settle(model: Model, request: TextToImage): Settings {
   const { second } = request;
-  const own = secondSize(model, second);
+  const own = secondSize(model, second, request);
   const { defaults } = model;
   const usual = own ?? defaults;
   const match = matchOf(request.match);
@@ -106,6 +111,10 @@ export function settle(model: Model, request: TextToImage): Settings {
     ...(request.boxes !== undefined && { boxes: request.boxes }),
     ...(second && { sees: second.source }),
     ...(second?.source === "mask" && { keep: second.keep ?? true }),
+    ...(second?.source === "mask" && second.blur && { maskBlur: second.blur }),
+    ...((second?.source === "start" || second?.source === "mask") && {
+      strength: request.strength ?? match.strength[second.source],
+    }),
     width: request.width ?? usual.width,
     height: request.height ?? usual.height,
     steps: request.steps ?? defaults.steps,
@@ -127,6 +136,7 @@ export function settle(model: Model, request: TextToImage): Settings {
   };
   checkTold(model, settings);
   if (own) checkSecondSize(second, own, settings);
+  checkStrength(request, settings);
   checkSize(settings.width, settings.height, own ? 1 : model.factor);
   requireInteger("steps", settings.steps, 1, 1000);
   requireNumber("the guidance scale", settings.cfgScale, 0, Infinity);
@@ -155,6 +165,29 @@ function checkTold({ conditioner, path }: Model, { label, boxes = [] }: Settings
     layoutTokens(boxes, conditioner.layout);
   }
 }
+
+/** Throws `UsageError` for a strength of nothing, and for an edge that nothing is blended at. */
+function checkStrength(
+  { second, strength }: TextToImage,
+  { strength: settled, keep, maskBlur = 0 }: Settings,
+): void {
+  if (settled === undefined && strength !== undefined) {
+    throw new UsageError(
+      `Cannot use strength ${strength}: there is no picture to change; \`ldm img2img\` and \`ldm inpaint\` take one`,
+    );
+  }
+  if (settled !== undefined) requireNumber("strength", settled, 0, 1);
+  if (second?.source !== "mask") return;
+  requireNumber("mask blur", second.blur ?? 0, 0, MOST_BLUR);
+  if (maskBlur > 0 && keep === false) {
+    throw new UsageError(
+      `Cannot blur the mask by ${maskBlur} pixels where nothing is kept: the whole picture is new; leave out one of both`,
+    );
+  }
+}
+
+/** Pixels of a blurred edge that nobody means. */
+const MOST_BLUR = 1024;
 
 /** The conventions that a request is filled in with. */
 export function matchOf(name: MatchName | undefined): Match {

@@ -24,9 +24,10 @@ import {
   joined,
   lengthsOf,
 } from "./conditions.ts";
-import { finished, paddedSize, secondChannels } from "./beside.ts";
+import { paddedSize, type SeenLatents, seenLatents } from "./beside.ts";
 import { Embeddings } from "./embeddings.ts";
 import type { PipelineEvent, Settings } from "./events.ts";
+import { finished } from "./finish.ts";
 import { decodeLatents, requireFinite } from "./first_stage.ts";
 import { TREE_SAMPLERS } from "./match.ts";
 import { noisesOf, treeNoise } from "./noise.ts";
@@ -40,6 +41,7 @@ import {
   settle,
   type TextToImage,
 } from "./settings.ts";
+import { beginsWithNoise, needsPicture, startOf } from "./start.ts";
 import { tokenizersOf, type Vocabulary } from "./tokens.ts";
 
 export type { TextToImage } from "./settings.ts";
@@ -147,7 +149,8 @@ function makePipeline(
     signal?.throwIfAborted();
     const conditions = await conditionsOf(model, embeddings, settings, job.reading);
     const { second } = request;
-    const seen = second && await secondChannels(model, second, settings, tiling);
+    const whole = needsPicture(settings, model.beside !== undefined, matchOf(settings.match));
+    const seen = second && await seenLatents(model, second, { size: settings, tiling, whole });
     for (const [i, place] of places.entries()) {
       const latents = yield* sampled(model, hold(job), job, { conditions, seen }, place, signal);
       signal?.throwIfAborted();
@@ -220,11 +223,16 @@ function jobOf(
   const settings = settle(model, request);
   const places = placesOf(request, settings);
   const scheduler = parseSchedulerConfig(model.scheduler);
-  const { sampler, schedule, steps } = settings;
+  const { sampler, schedule, steps, sees, strength } = settings;
   const { width, height } = paddedSize(model, settings);
   const match = matchOf(settings.match);
   const sdxl = model.family === "sdxl";
-  const plan = planSampling({ sampler, schedule, steps, scheduler, dialect: match.dialect, sdxl });
+  const isForHoles = model.beside !== undefined;
+  const plan = planSampling({
+    ...{ sampler, schedule, steps, scheduler, dialect: match.dialect, sdxl },
+    ...(!beginsWithNoise(settings, match) && { strength }),
+    distilled: model.guidanceWidth !== undefined,
+  });
   const isAlone = !isGuided(model, settings);
   const read = (negativePrompt: string | undefined) =>
     readPrompts(tokenizers, {
@@ -242,7 +250,8 @@ function jobOf(
   const chunk = reading.empty.ids[0].length;
   const changes = isLasting || sets > 1;
   const size = { height: height / model.factor, width: width / model.factor };
-  const unmatched = match.unmatched[sampler];
+  const unmatched = match.unmatched[sampler] ??
+    (strength === undefined ? undefined : match.unmatchedLate?.[sampler]);
   return {
     settings,
     places,
@@ -275,6 +284,7 @@ function jobOf(
       sets,
       changes,
       keeps: isLasting || places.length > 1,
+      encodes: sees === "mask" && isForHoles || needsPicture(settings, isForHoles, match),
       clipSkip: ownClipSkip(model, settings),
       tiling: request.tiling ?? "auto",
     },
@@ -311,8 +321,7 @@ function ignoredSettings({ unfollowed = [] }: SchedulerConfig): string[] {
 /** What the network is told and shown of all pictures of a request. */
 interface Told {
   readonly conditions: Conditions;
-  /** Channels beside the latents, [c, h, w]. */
-  readonly seen: Float32Array | undefined;
+  readonly seen: SeenLatents | undefined;
 }
 
 /** Walks the plan for one picture; returns its latents. */
@@ -327,33 +336,33 @@ async function* sampled(
   const { height, width } = request;
   const size = { channels: model.latentChannels, height, width };
   const asLatents = (data: Float32Array): Latents => ({ data, ...size });
-  const { first, later } = noisesOf(settings, seed, image);
+  const noises = noisesOf(settings, seed, image);
   const count = size.channels * size.height * size.width;
-  const isTree = matchOf(settings.match).tree !== undefined && TREE_SAMPLERS.has(settings.sampler);
+  const match = matchOf(settings.match);
+  const isTree = match.tree !== undefined && TREE_SAMPLERS.has(settings.sampler);
+  const start = startOf(settings, { plan, match, count }, seen ?? {}, noises);
   const { guidanceRescale } = settings;
   const scale = isGuided(model, settings) ? settings.cfgScale : 1;
   let call = 0;
-  const denoise = denoiser(plan.prediction, async (input, timestep) => {
+  const guess = denoiser(plan.prediction, async (input, timestep) => {
     signal?.throwIfAborted();
-    const shown = seen ? joined([input, seen]) : input;
+    const shown = start.shown ? joined([input, start.shown]) : input;
     const predictions = await network.predict(shown, timestep, conditions.at(call++));
     if (reading.negative === undefined) return predictions[0];
     const [unconditional, ...parts] = predictions;
     const guided = compose(unconditional, parts.map((part, i) => [weights[i], part]), scale);
     return guidanceRescale > 0 ? rescaleGuidance(guided, parts[0], guidanceRescale) : guided;
   });
-  const start = first.normal(count).map((value) => value * plan.initialScale);
-  // diffusers draws what it encodes of a picture with a hole, whose mean is taken here; what samplers add comes after that
-  if (settings.sees === "mask" && matchOf(settings.match).dialect === "diffusers") {
-    first.normal(start.length);
-  }
+  // AUTOMATIC1111's tree is that of the whole walk
+  const sigmas = match.dialect === "a1111" ? plan.wholeSigmas : plan.sigmas;
   const options = {
-    noise: later,
-    ...(isTree && { between: treeNoise(settings, { seed, index: image }, plan.sigmas, count) }),
+    noise: noises.later,
+    ...(start.land && { land: start.land }),
+    ...(isTree && { between: treeNoise(settings, { seed, index: image }, sigmas, count) }),
     ...(settings.eta !== undefined && { eta: settings.eta }),
   };
-  let latents = asLatents(start);
-  for await (const { index, sigma, x, x0 } of sample(plan, denoise, start, options)) {
+  let latents = asLatents(start.x);
+  for await (const { index, sigma, x, x0 } of sample(plan, start.held(guess), start.x, options)) {
     const step = `step ${index + 1} of ${plan.intervals.length}`;
     requireFinite(
       x,

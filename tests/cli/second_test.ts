@@ -71,6 +71,13 @@ Deno.test("ldm inpaint and ldm upscale refuse what they cannot use in one senten
     const MISTAKES: readonly (readonly [number, readonly string[], RegExp])[] = [
       [2, ["inpaint", "a fox", "-m", model], /^Nothing to fill: -i PATH names a picture/],
       [2, ["inpaint", "-i", "photo.png", "-W", "64"], /unknown option '-W'/],
+      [2, ["img2img", "a fox", "-m", model], /^Nothing to change: -i PATH names a picture/],
+      [
+        2,
+        ["img2img", "-i", "photo.png", "-m", model],
+        /which fills holes in pictures: use `ldm in/,
+      ],
+      [2, ["img2img", "-i", "photo.png", "--strength", "1.1"], /^Cannot use --strength "1.1": a n/],
       [2, ["inpaint", "-i", "photo.png", "-m", model], /without a mask: nothing in the picture/],
       [
         2,

@@ -45,7 +45,6 @@ const MISTAKES: readonly (readonly [args: readonly string[], said: RegExp])[] = 
     ["batch", FOXES, "-m", SD1, "-o", "x.png", "--overwrite", "--shard", "1/2"],
     /put \{index\} into -o/,
   ],
-  [["img2img", "-i", "x.png"], /There is no command "img2img" yet/],
   [["--grid", "a fox", "-m", SD1], /--grid "a fox": a name that ends in \.png was needed/],
   [["a fox", "-m", SD1, "--sweep", "colour=red"], /only steps, [^\n]* can be swept/],
   [["a fox", "-m", SD1, "--sweep", "prompt=cat,dog"], /it does not hold "cat"/],

@@ -23,6 +23,7 @@ const RUN = {
   changes: false,
   keeps: false,
   clipSkip: 1,
+  encodes: false,
   tiling: "auto",
 } as const;
 

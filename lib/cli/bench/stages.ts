@@ -82,7 +82,16 @@ export function stagesOf(
   const tokens = ids[0].length;
   model.prepare({
     ...size,
-    ...{ pictures: 1, prompts: 2, sets: 1, changes: false, keeps: false, clipSkip: 1, tiling },
+    ...{
+      pictures: 1,
+      prompts: 2,
+      sets: 1,
+      changes: false,
+      keeps: false,
+      encodes: false,
+      clipSkip: 1,
+      tiling,
+    },
     ...{ tokens: (model.readsText ? tokens : 0) + model.toldTokens, chunk: tokens },
   });
   const latents = {
