@@ -73,6 +73,13 @@ async function finished(command: string, args: string[], options: LdmOptions): P
   return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr), bytes: stdout };
 }
 
+/** Whether `inTerminal` works here: other systems' `script` takes other arguments. */
+export const HAS_TERMINAL: boolean = await new Deno.Command("script", { args: ["--version"] })
+  .output().then(
+    ({ stdout }) => new TextDecoder().decode(stdout).includes("util-linux"),
+    () => false,
+  );
+
 export interface TerminalOptions extends LdmOptions {
   /** Characters in a line of the terminal. */
   readonly columns?: number;

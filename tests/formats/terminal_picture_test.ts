@@ -9,6 +9,7 @@ import {
   PLACEHOLDER_ROWS,
   throughTmux,
 } from "../../lib/formats/terminal_picture.ts";
+import { decodeKitty } from "./terminals.ts";
 
 /** A picture that does not compress: several chunks. */
 const noise = {
@@ -18,29 +19,6 @@ const noise = {
   data: Uint8Array.from({ length: 64 * 48 * 3 }, (_, i) => (i * i * 2654435761) >>> 24),
 };
 const png = await encodePng(noise);
-
-/** The keys and the data of kitty's sequences, as kitty puts them together. */
-function decodeKitty(sequences: readonly string[]) {
-  const parts = sequences.map((sequence) => {
-    const [, keys, data] = /^\x1b_G([^;]*);([A-Za-z0-9+/=]*)\x1b\\$/.exec(sequence) ?? [];
-    ok(keys !== undefined, JSON.stringify(sequence.slice(0, 40)));
-    ok(data.length <= 4096);
-    return {
-      keys: new Map(keys.split(",").map((pair) => pair.split("=", 2) as [string, string])),
-      data,
-    };
-  });
-  for (const [i, { keys, data }] of parts.entries()) {
-    const isLast = i === parts.length - 1;
-    equal(keys.get("m"), isLast ? "0" : "1");
-    ok(isLast || data.length % 4 === 0);
-    if (i > 0) deepEqual([...keys.keys()].sort(), ["m", "q"]);
-  }
-  return {
-    keys: parts[0].keys,
-    file: Uint8Array.fromBase64(parts.map(({ data }) => data).join("")),
-  };
-}
 
 Deno.test("kittyPicture hands a PNG over in chunks that the protocol allows", async () => {
   const sequences = kittyPicture(png);
