@@ -2,9 +2,9 @@
 
 import { dirname } from "node:path";
 import { show, sizeOf } from "../base/shape.ts";
-import { readTokenizer } from "../formats/checkpoint.ts";
 import { bareComponents, isIgnored, otherKind, PLACES } from "../formats/keys.ts";
 import { SafetensorsFile } from "../formats/safetensors.ts";
+import { readTokenizer } from "../formats/tokenizer_folder.ts";
 import { folderTokenizer } from "../text/tokenizer.ts";
 import { aligned, count, type Report, shortened, tallied, tally } from "./listing.ts";
 import { fileSize } from "./progress.ts";

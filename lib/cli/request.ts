@@ -3,7 +3,8 @@
 import type { Command } from "commander";
 import { FileError } from "../base/errors.ts";
 import { parseSampler, parseSchedule } from "../diffusion/names.ts";
-import { readTokenizer, type TokenizerFiles } from "../formats/checkpoint.ts";
+import type { TokenizerFiles } from "../base/tokenizer_files.ts";
+import { readTokenizer } from "../formats/tokenizer_folder.ts";
 import type { Recipe } from "../formats/recipe.ts";
 import { BATCH_SEEDS, MATCH_NAMES, ROUNDINGS, type Weighting } from "../pipelines/events.ts";
 import type { SecondPicture } from "../pipelines/beside.ts";

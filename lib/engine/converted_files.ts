@@ -4,12 +4,7 @@ import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { FormatError } from "../base/errors.ts";
 import type { TokenizerFiles } from "../base/tokenizer_files.ts";
-import {
-  type Checkpoint,
-  type ComponentName,
-  readTokenizer,
-  tokenizerKey,
-} from "../formats/checkpoint.ts";
+import { type Checkpoint, type ComponentName } from "../formats/checkpoint.ts";
 import {
   makeFolder,
   writeComponent,
@@ -19,6 +14,7 @@ import {
 import { parseJson } from "../formats/json.ts";
 import { type FileDType, type TensorData, writeSafetensors } from "../formats/safetensors.ts";
 import { ALONE, type FilePlace, originalTensors, placeOf } from "../formats/single_file.ts";
+import { readTokenizer, tokenizerKey } from "../formats/tokenizer_folder.ts";
 import { writeFolder } from "../formats/whole_folder.ts";
 import { FAMILIES, type Family } from "../models/config.ts";
 import type { Pipeline } from "../models/diffusers_json.ts";

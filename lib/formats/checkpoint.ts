@@ -4,84 +4,21 @@
  * component.
  */
 import { basename, dirname, join } from "node:path";
-import { FormatError } from "../base/errors.ts";
-import type { TokenizerFiles } from "../base/tokenizer_files.ts";
-import { type Shape, show } from "../base/shape.ts";
-import { applied, needOf, transposeInto } from "./changes.ts";
-import { fileError } from "./files.ts";
 import {
-  bareComponents,
-  type Change,
-  type ComponentName,
-  isIgnored,
-  namingOf,
-  otherKind,
-  PLACES,
-  toDiffusers,
-} from "./keys.ts";
-import { fieldOf, parseJson, textOf } from "./json.ts";
-import { FILE_BYTES, type FileDType, SafetensorsFile } from "./safetensors.ts";
-
-export type { ComponentName } from "./keys.ts";
-
-/** What is known of a tensor before it is read. */
-export interface WeightInfo {
-  /** The diffusers name; "unknown:" and the key in the file where no rule gives one. */
-  readonly name: string;
-  /** Type of its values in the file. */
-  readonly dtype: FileDType;
-  /** After splitting, squeezing and transposing. */
-  readonly shape: Shape;
-  /** The key in the file, for messages. */
-  readonly source: string;
-}
-
-/**
- * The tensors of one component, in the order of the file. Disposing the last component of a file
- * closes it.
- */
-export interface Weights extends AsyncDisposable {
-  /** What there is, by name. */
-  readonly infos: ReadonlyMap<string, WeightInfo>;
-  /**
-   * One tensor, row-major, in `into` (its beginning) where that is given and large enough. Throws
-   * `FormatError` for a name that `infos` lacks and when the file has become shorter.
-   */
-  read(
-    name: string,
-    into?: Uint8Array<ArrayBuffer>,
-  ): Promise<{ readonly dtype: FileDType; readonly data: Uint8Array<ArrayBuffer> }>;
-}
+  Builder,
+  type Checkpoint,
+  nameOfConfig,
+  type Place,
+  refuse,
+  type Weights,
+} from "./checkpoint_parts.ts";
+import { fileError } from "./files.ts";
+import { bareComponents, type ComponentName, otherKind, PLACES } from "./keys.ts";
+import { AGAIN, field, isFile, listFolder, readJson } from "./reading.ts";
 
 export type { TokenizerFiles } from "../base/tokenizer_files.ts";
-
-/** An open checkpoint. Dispose of it to close its files. */
-export interface Checkpoint extends AsyncDisposable {
-  /** As it was opened. */
-  readonly path: string;
-  /** A diffusers folder, one file, or a folder or file of one component. */
-  readonly kind: "folder" | "file" | "component";
-  /** The parts of the model that it holds. */
-  readonly components: ReadonlyMap<ComponentName, Weights>;
-  /**
-   * Parsed JSON: "model_index", "scheduler", "tokenizer…", and the config.json of each component
-   * ("taesd" for a TAESD).
-   */
-  readonly configs: ReadonlyMap<string, unknown>;
-  /** The `__metadata__` of a single file. */
-  readonly metadata: ReadonlyMap<string, string>;
-  /** Keys skipped on purpose: moving averages, schedule buffers, position ids. */
-  readonly ignored: readonly string[];
-  /** Keys that belong to no component. */
-  readonly unexpected: readonly string[];
-  /**
-   * config.json of a component as it was written: whether a number is 1 or 1.0, which transformers tells apart, is lost in
-   * `configs`. `undefined` where it has no folder.
-   */
-  configText(component: ComponentName): Promise<string | undefined>;
-  /** The tokenizer of a folder, or of a file that was made of one here; `undefined` where it carries none. */
-  tokenizerFiles(component: "tokenizer" | "tokenizer_2"): Promise<TokenizerFiles | undefined>;
-}
+export type { Checkpoint, WeightInfo, Weights } from "./checkpoint_parts.ts";
+export type { ComponentName } from "./keys.ts";
 
 /** How a checkpoint is opened. */
 export interface OpenOptions {
@@ -134,11 +71,6 @@ const TITLES: Readonly<Record<ComponentName, string>> = {
 };
 
 const SUPPORTED = "a Stable Diffusion 1, 2 or XL checkpoint was needed";
-const AGAIN = "download or copy it again";
-
-function refuse(path: string, what: string): FormatError {
-  return new FormatError(`Cannot open the checkpoint "${path}": ${what}`);
-}
 
 // ---- files
 
@@ -257,10 +189,6 @@ const CLASSES: Readonly<Record<string, { config: string; component: ComponentNam
   CLIPTextModel: { config: "text_encoder", component: "text_encoder" },
   CLIPTextModelWithProjection: { config: "text_encoder", component: "text_encoder" },
 };
-
-function nameOfConfig(component: ComponentName): string {
-  return component.startsWith("taesd") ? "taesd" : component;
-}
 
 /** The class that a config.json names; `undefined` where it names none. */
 function classOf(config: unknown): string | undefined {
@@ -411,286 +339,4 @@ async function chooseWeights(folder: string, variant?: string): Promise<string> 
       ? `its weights are a pickle ("${pickle}"), which can run any code when it is opened; get the .safetensors`
       : `it has no .safetensors file; ${AGAIN}`,
   );
-}
-
-/** The files of a tokenizer in a folder; `undefined` where vocab.json or merges.txt is missing. */
-export async function readTokenizer(folder: string): Promise<TokenizerFiles | undefined> {
-  const at = (name: string) => join(folder, name);
-  if (!await isFile(at("vocab.json")) || !await isFile(at("merges.txt"))) return undefined;
-  const json = async (name: string) =>
-    await isFile(at(name)) ? await readJson(at(name)) : undefined;
-  const config = await json("tokenizer_config.json");
-  const specialTokens = await json("special_tokens_map.json");
-  return {
-    vocab: await readText(at("vocab.json")),
-    merges: await readText(at("merges.txt")),
-    ...(config === undefined ? {} : { config }),
-    ...(specialTokens === undefined ? {} : { specialTokens }),
-  };
-}
-
-/** What a single file's metadata calls the files of a tokenizer that is not CLIP's: JSON of `TokenizerFiles`. */
-export const tokenizerKey = (component: "tokenizer" | "tokenizer_2") => `${component}_files`;
-
-/** The tokenizer in a single file's metadata; `undefined` where there is none. Throws `FormatError`. */
-function tokenizerIn(
-  metadata: ReadonlyMap<string, string>,
-  component: "tokenizer" | "tokenizer_2",
-  path: string,
-): TokenizerFiles | undefined {
-  const key = tokenizerKey(component);
-  const text = metadata.get(key);
-  if (text === undefined) return undefined;
-  const json = parseJson(text);
-  const [vocab, merges] = [textOf(json, "vocab"), textOf(json, "merges")];
-  if (vocab === undefined || merges === undefined) {
-    throw new FormatError(
-      `Cannot use the "${key}" in the metadata of "${path}": a vocabulary and merges were needed`,
-    );
-  }
-  const [config, specialTokens] = [fieldOf(json, "config"), fieldOf(json, "specialTokens")];
-  return {
-    vocab,
-    merges,
-    ...(config === undefined ? {} : { config }),
-    ...(specialTokens === undefined ? {} : { specialTokens }),
-  };
-}
-
-async function listFolder(path: string): Promise<string[]> {
-  try {
-    return (await Array.fromAsync(Deno.readDir(path), ({ name }) => name)).sort();
-  } catch (error) {
-    throw fileError("list the folder", path, error);
-  }
-}
-
-async function isFile(path: string): Promise<boolean> {
-  return await Deno.stat(path).then((info) => info.isFile, () => false);
-}
-
-async function readText(path: string): Promise<string> {
-  try {
-    return await Deno.readTextFile(path);
-  } catch (error) {
-    throw fileError("read", path, error);
-  }
-}
-
-async function readJson(path: string): Promise<unknown> {
-  const text = await readText(path);
-  try {
-    return JSON.parse(text);
-  } catch {
-    throw new FormatError(`Cannot read "${path}": it is not JSON; ${AGAIN}`);
-  }
-}
-
-function field(value: unknown, name: string): unknown {
-  return typeof value === "object" && value !== null && Object.hasOwn(value, name)
-    ? (value as Record<string, unknown>)[name]
-    : undefined;
-}
-
-// ---- tensors in their files
-
-/** A tensor in a file. */
-interface Place {
-  readonly file: SafetensorsFile;
-  readonly key: string;
-}
-
-/** The part of it that makes one tensor of the model. */
-interface Origin extends Place {
-  readonly from: number;
-  readonly to: number;
-  readonly transpose: boolean;
-}
-
-class FileWeights implements Weights {
-  readonly infos: ReadonlyMap<string, WeightInfo>;
-  readonly #origins: ReadonlyMap<string, Origin>;
-  readonly #release: () => void;
-
-  constructor(
-    infos: ReadonlyMap<string, WeightInfo>,
-    origins: ReadonlyMap<string, Origin>,
-    release: () => void,
-  ) {
-    this.infos = infos;
-    this.#origins = origins;
-    this.#release = release;
-  }
-
-  async read(name: string, into?: Uint8Array<ArrayBuffer>) {
-    const info = this.infos.get(name);
-    const origin = this.#origins.get(name);
-    if (!info || !origin) throw new FormatError(`Cannot read "${name}": the checkpoint has none`);
-    const { file, key, from, to, transpose } = origin;
-    const { dtype, shape } = info;
-    if (!transpose) return { dtype, data: await file.readRange(key, from, to, into) };
-    const source = await file.readRange(key, from, to);
-    const data = into && into.length >= source.length
-      ? into.subarray(0, source.length)
-      : new Uint8Array(source.length);
-    transposeInto(data, source, shape, FILE_BYTES[dtype]);
-    return { dtype, data };
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    this.#release();
-    return Promise.resolve();
-  }
-}
-
-/** Gathers a checkpoint's components; closes what it opened unless it comes to `finish`. */
-class Builder implements Disposable {
-  readonly path: string;
-  kind: Checkpoint["kind"] = "component";
-  readonly configs = new Map<string, unknown>();
-  readonly metadata = new Map<string, string>();
-  readonly ignored: string[] = [];
-  readonly unexpected: string[] = [];
-  readonly folders = new Map<string, string>();
-  readonly #components = new Map<ComponentName, Weights>();
-  readonly #files = new DisposableStack();
-  /** How many components still read a file. */
-  readonly #users = new Map<SafetensorsFile, number>();
-
-  constructor(path: string) {
-    this.path = path;
-  }
-
-  get isEmpty(): boolean {
-    return this.#components.size === 0;
-  }
-
-  async open(path: string): Promise<SafetensorsFile> {
-    return this.#files.use(await SafetensorsFile.open(path));
-  }
-
-  /**
-   * The files that an index names, which lie next to it; every tensor that it promises must be
-   * where it says.
-   */
-  async openShards(indexPath: string): Promise<SafetensorsFile[]> {
-    const wrong = (what: string) =>
-      new FormatError(`Cannot read the shard index "${indexPath}": ${what}`);
-    const map = field(await readJson(indexPath), "weight_map");
-    if (typeof map !== "object" || map === null || Object.keys(map).length === 0) {
-      throw wrong("it has no weight_map from tensors to files");
-    }
-    const files = new Map<string, SafetensorsFile>();
-    for (const [name, shard] of Object.entries(map)) {
-      if (typeof shard !== "string" || !/^[^\\/]+\.safetensors$/.test(shard)) {
-        throw wrong(
-          `it puts "${name}" into ${JSON.stringify(shard)}, no .safetensors file next to it`,
-        );
-      }
-      let file = files.get(shard);
-      if (!file) {
-        const path = join(dirname(indexPath), shard);
-        if (!await isFile(path)) throw wrong(`its shard "${shard}" is missing; ${AGAIN}`);
-        file = await this.open(path);
-        files.set(shard, file);
-      }
-      if (!file.tensors.has(name)) {
-        throw wrong(`it promises "${name}" in "${shard}", which has no such tensor; ${AGAIN}`);
-      }
-    }
-    return [...files.values()];
-  }
-
-  /**
-   * All tensors of some files but the ignored ones. Throws `FormatError` when two files hold one
-   * name.
-   */
-  useful(files: readonly SafetensorsFile[]): Map<string, Place> {
-    const keys = new Map<string, Place>();
-    for (const file of files) {
-      for (const key of file.tensors.keys()) {
-        const other = keys.get(key);
-        if (other) {
-          throw refuse(this.path, `"${key}" is in "${other.file.path}" and in "${file.path}"`);
-        }
-        if (isIgnored(key)) this.ignored.push(key);
-        else keys.set(key, { file, key });
-      }
-    }
-    return keys;
-  }
-
-  /** Adds a component. The names of `places` are those in the file, less the component's prefix. */
-  add(component: ComponentName, places: ReadonlyMap<string, Place>): void {
-    const naming = namingOf(component, new Set(places.keys()));
-    const { relations, unknown } = toDiffusers(naming, [...places.keys()]);
-    const infos = new Map<string, WeightInfo>();
-    const origins = new Map<string, Origin>();
-    const put = (name: string, { file, key }: Place, change?: Change) => {
-      const { dtype, shape, start, end } = file.entry(key);
-      const part = applied(change, shape, end - start);
-      if (!part) {
-        throw refuse(file.path, `"${key}" has shape ${show(shape)}, it needs ${needOf(change)}`);
-      }
-      const twice = infos.get(name);
-      if (twice) throw refuse(file.path, `"${twice.source}" and "${key}" both are "${name}"`);
-      infos.set(name, { name, dtype, shape: part.shape, source: key });
-      origins.set(name, {
-        file,
-        key,
-        from: part.from,
-        to: part.to,
-        transpose: change === "transpose",
-      });
-    };
-    for (const { original, diffusers, change } of relations) {
-      put(diffusers, places.get(original)!, change);
-    }
-    for (const key of unknown) put(`unknown:${key}`, places.get(key)!);
-
-    const files = new Set(places.values().map(({ file }) => file));
-    for (const file of files) this.#users.set(file, (this.#users.get(file) ?? 0) + 1);
-    const users = this.#users;
-    const release = () => {
-      for (const file of files) {
-        users.set(file, users.get(file)! - 1);
-        if (users.get(file) === 0) file.close();
-      }
-      files.clear(); // a second disposal does nothing
-    };
-    this.#components.set(component, new FileWeights(infos, origins, release));
-  }
-
-  /** Hands the open files over to the checkpoint. */
-  finish(): Checkpoint {
-    const files = this.#files.move();
-    const { path, kind, configs, metadata, ignored, unexpected, folders } = this;
-    return {
-      path,
-      kind,
-      components: this.#components,
-      configs,
-      metadata,
-      ignored,
-      unexpected,
-      async configText(component) {
-        const folder = folders.get(nameOfConfig(component));
-        return folder === undefined ? undefined : await readText(join(folder, "config.json"));
-      },
-      async tokenizerFiles(component) {
-        const folder = folders.get(component);
-        return folder === undefined
-          ? tokenizerIn(metadata, component, path)
-          : await readTokenizer(folder);
-      },
-      [Symbol.asyncDispose]() {
-        files.dispose();
-        return Promise.resolve();
-      },
-    };
-  }
-
-  [Symbol.dispose](): void {
-    this.#files.dispose();
-  }
 }
