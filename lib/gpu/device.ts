@@ -101,7 +101,7 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
   const { minimum = false } = options;
   const requiredLimits: Record<string, number> = {};
   if (!minimum) { for (const name of RAISED) requiredLimits[name] = adapter.limits[name]; }
-  const wanted: GPUFeatureName[] = minimum ? [] : ["shader-f16", "timestamp-query"];
+  const wanted: GPUFeatureName[] = minimum ? [] : ["shader-f16"];
   const requiredFeatures = wanted.filter((name) => adapter.features.has(name));
   let device;
   try {

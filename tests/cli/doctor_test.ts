@@ -1,4 +1,5 @@
 import { deepEqual, equal, match, ok } from "node:assert/strict";
+import { adviceOn, type SystemFacts } from "../../lib/cli/doctor.ts";
 import { knownAnswers } from "../../lib/engine/known_answers.ts";
 import { openDevice } from "../../lib/gpu/device.ts";
 import { ldm } from "./ldm.ts";
@@ -6,11 +7,12 @@ import { ldm } from "./ldm.ts";
 Deno.test("ldm doctor tells the adapter and finds every known answer right", async () => {
   const { code, stdout, stderr } = await ldm(["doctor"]);
   deepEqual([code, stderr], [0, ""]);
-  match(stdout, /^adapter +\S/);
+  match(stdout, /^adapter +\S.*\ndriver +\S/);
   match(stdout, /^feature +shader-f16: (yes|no) /m);
   match(stdout, /^limit +maxStorageBufferBindingSize: \d+ MiB$/m);
   match(stdout, /^kernels +those for (software devices|GPUs): /m);
-  match(stdout, /^answers +\d+ known answers are right \(.+\)\n$/m);
+  match(stdout, /^tuned +(\d+ choices, which --tuned uses|The tuned table .* is not used: .*)$/m);
+  match(stdout, /^answers +\d+ known answers are right \(.+\)\n(next +`ldm .*\n)+$/m);
   const json = (await ldm(["doctor", "--json"])).stdout.trimEnd().split("\n")
     .map((line) => JSON.parse(line));
   equal(json[0].event, "adapter");
@@ -39,4 +41,13 @@ Deno.test("knownAnswers tries every variant on a GPU", async () => {
     pipelines[kind] = device.pipelineCount;
   }
   ok(pipelines.gpu >= pipelines.software + 8, JSON.stringify(pipelines));
+});
+
+Deno.test("adviceOn says what keeps a GPU's driver from answering", () => {
+  const none = { nvidia: undefined, renderNode: undefined };
+  deepEqual(adviceOn(false, { ...none, nvidia: "550.54" }), []);
+  const advice = (facts: Partial<SystemFacts>) => adviceOn(true, { ...none, ...facts }).join();
+  match(advice({}), /^this driver computes on the CPU: if this machine has a GPU, install its/);
+  match(advice({ nvidia: "" }), /NVIDIA GPU .* container with NVIDIA_DRIVER_CAPABILITIES=all$/);
+  match(advice({ renderNode: "/dev/dri/renderD128" }), /renderD128.*group render/);
 });
