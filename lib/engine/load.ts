@@ -113,6 +113,8 @@ export async function loadFirstStage(
       residency.during(parts.decode.name, () => stage.decode(latents, options)),
     encode: (picture, options) =>
       residency.during(parts.encode.name, () => stage.encode(picture, options)),
+    encodeAll: (pictures, options) =>
+      residency.during(parts.encode.name, () => stage.encodeAll(pictures, options)),
     prepare(half, { height, width }, options = {}) {
       const size = half === "decode"
         ? { height: height / factor, width: width / factor }

@@ -18,10 +18,10 @@ type Numbers = Float32Array<ArrayBuffer>;
 export interface Beside {
   readonly channels: number;
   /**
-   * For one picture, [size, size, channels]; the seed decides what is left to chance. Throws `FormatError` where a map is
+   * For each picture, [size, size, channels]; its seed decides what is left to chance. Throws `FormatError` where a map is
    * needed and there is none.
    */
-  of(example: Shown, seed: number): Promise<Numbers>;
+  of(examples: readonly Shown[], seeds: readonly number[]): Promise<Numbers[]>;
 }
 
 /** What is known of a picture. */
@@ -74,10 +74,11 @@ export function besideOf(
 function low(side: number, size: number): Beside {
   return {
     channels: besideChannels("low", 0),
-    of({ picture: { data, width, channels } }) {
-      const small = resample(pictureOf(data, width, channels), side, side, "bicubic");
-      return Promise.resolve(lowChannels(small, { height: size, width: size }));
-    },
+    of: (examples) =>
+      Promise.resolve(examples.map(({ picture: { data, width, channels } }) => {
+        const small = resample(pictureOf(data, width, channels), side, side, "bicubic");
+        return lowChannels(small, { height: size, width: size });
+      })),
   };
 }
 
@@ -86,14 +87,16 @@ function mapped(size: number): Beside {
   return {
     channels: besideChannels("map", 0),
     // deno-lint-ignore require-await -- what it throws must reject
-    async of({ map, key }) {
-      if (map) {
-        return mapChannels(pictureOf(map.data, map.width, 3), { height: size, width: size });
-      }
-      throw new FormatError(
-        `Cannot train with concat.source = "map": "${key}" has no map; metadata name one ("map"), or NAME.map.png lies ` +
-          `beside it`,
-      );
+    async of(examples) {
+      return examples.map(({ map, key }) => {
+        if (map) {
+          return mapChannels(pictureOf(map.data, map.width, 3), { height: size, width: size });
+        }
+        throw new FormatError(
+          `Cannot train with concat.source = "map": "${key}" has no map; metadata name one ("map"), or NAME.map.png lies ` +
+            `beside it`,
+        );
+      });
     },
   };
 }
@@ -102,14 +105,17 @@ function mapped(size: number): Beside {
 function holed({ size, channels, factor }: BesideForm, source: () => LatentSource): Beside {
   return {
     channels: besideChannels("mask", channels),
-    async of({ picture: { data, width, height, channels } }, seed) {
-      const mask = holesAt(size, seed);
-      const isMissing = (pixel: number) => {
-        const [x, y] = [pixel % width, Math.floor(pixel / width)];
-        return mask[Math.floor(y / factor) * size + Math.floor(x / factor)] === 1;
-      };
-      const rest = emptied(data, channels, 0, isMissing);
-      return maskChannels(mask, await source().fresh({ data: rest, width, height, channels }));
+    async of(examples, seeds) {
+      const masks = seeds.map((seed) => holesAt(size, seed));
+      const rests = examples.map(({ picture: { data, width, height, channels } }, i) => {
+        const isMissing = (pixel: number) => {
+          const [x, y] = [pixel % width, Math.floor(pixel / width)];
+          return masks[i][Math.floor(y / factor) * size + Math.floor(x / factor)] === 1;
+        };
+        return { data: emptied(data, channels, 0, isMissing), width, height, channels };
+      });
+      const latents = await source().fresh(rests);
+      return masks.map((mask, i) => maskChannels(mask, latents[i]));
     },
   };
 }

@@ -113,6 +113,14 @@ export function denoisingObjective(
   return { loss: denoisingLoss(prediction, noisy, target, each("weight")) };
 }
 
+/** Arrays of one length, one after another. */
+export function joined(parts: readonly Float32Array[]): Float32Array<ArrayBuffer> {
+  const [{ length }] = parts;
+  const all = new Float32Array(length * parts.length);
+  parts.forEach((part, i) => all.set(part, i * length));
+  return all;
+}
+
 /** Values of the inputs of `denoisingObjective` for latents [n, h, w, c]. `gamma` as for `minSnrWeight`. */
 export function noisyInputs(
   latents: Float32Array<ArrayBuffer>,

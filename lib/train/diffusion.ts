@@ -34,7 +34,14 @@ import { type Conditioning, openConditioning } from "./conditioning.ts";
 import type { DiffusionConfig } from "./config.ts";
 import { copyFirstStage } from "./copied.ts";
 import type { Vocabulary } from "./dataset.ts";
-import { denoisingObjective, drawAt, noisyInputs, schedulerJson, timesOf } from "./denoising.ts";
+import {
+  denoisingObjective,
+  drawAt,
+  joined,
+  noisyInputs,
+  schedulerJson,
+  timesOf,
+} from "./denoising.ts";
 import type { ReadyExample } from "./examples.ts";
 import { Start } from "./from.ts";
 import { Frozen } from "./frozen.ts";
@@ -44,14 +51,6 @@ import { seedOf } from "./order.ts";
 import { predictionOf, rowsOf, samplePicture } from "./sampling.ts";
 import { memoryWith, takenBy, Trainer, type TrainingMemory } from "./trainer.ts";
 import type { WeightReader } from "./vectors.ts";
-
-/** Arrays of one length, one after another. */
-function joined(parts: readonly Float32Array[]): Float32Array<ArrayBuffer> {
-  const [{ length }] = parts;
-  const all = new Float32Array(length * parts.length);
-  parts.forEach((part, i) => all.set(part, i * length));
-  return all;
-}
 
 /** What a run needs to be told of its data. */
 export interface DiffusionData {
@@ -193,12 +192,8 @@ export class DiffusionCourse implements Course, Disposable {
   ): Promise<Losses> {
     const { settings, latents: source, beside, conditioning, trainer } = this.#parts;
     const { run: { seed }, diffusion } = settings;
-    const latents: Float32Array[] = [];
-    const besides: Float32Array[] = [];
-    for (const [i, example] of examples.entries()) {
-      latents.push(await source.of(example.picture));
-      if (beside) besides.push(await beside.of(example, seedOf(seed, index, 3, i)));
-    }
+    const latents = await source.of(examples.map(({ picture }) => picture));
+    const besides = await beside?.of(examples, examples.map((_, i) => seedOf(seed, index, 3, i)));
     const numbers = latents[0].length;
     const times = timesOf(diffusion);
     const batch = examples.length;
@@ -216,7 +211,7 @@ export class DiffusionCourse implements Course, Disposable {
         diffusion.min_snr || undefined,
       ),
       ...await conditioning.inputs(told, seedOf(seed, index, 2)),
-      ...(beside && { beside: joined(besides) }),
+      ...(besides && { beside: joined(besides) }),
     });
     return { loss: results.get("loss")?.[0] ?? NaN, losses: {} };
   }
@@ -265,11 +260,10 @@ export class DiffusionCourse implements Course, Disposable {
     const scheduler = parseSchedulerConfig(schedulerJson(diffusion));
     const made: Picture[] = [];
     for (const [i, each] of told.entries()) {
+      const seen = await beside?.of([shown[i % shown.length]], [seedOf(seed, i)]);
       const inputs = {
         ...await conditioning.inputs(rows === 2 ? [undefined, each] : [each], seed),
-        ...(beside && {
-          beside: await beside.of(shown[i % shown.length], seedOf(seed, i)),
-        }),
+        ...(seen && { beside: seen[0] }),
       };
       const predict = predictionOf(program, inputs, cfg_scale);
       made.push(await samplePicture(predict, stage, { scheduler, steps, seed: seed + i, size }));

@@ -26,7 +26,7 @@ export interface LatentOptions {
   readonly size: number;
   /** Where latents are kept; `undefined` keeps none. */
   readonly path: string | undefined;
-  /** Called before a picture is encoded. */
+  /** Called before pictures are encoded. */
   readonly makeRoom: () => void;
 }
 
@@ -64,28 +64,41 @@ export class LatentSource implements Disposable {
     { size, path, makeRoom }: LatentOptions,
   ): Promise<LatentSource> {
     const ramp = Float32Array.from({ length: size * size * 3 }, (_, i) => (i % 257) / 128 - 1);
-    const known = await encoded(stage, { data: ramp, width: size, height: size, channels: 3 });
+    const picture = { data: ramp, width: size, height: size, channels: 3 } as const;
+    const [known] = await encoded(stage, [picture]);
     const file = path === undefined
       ? undefined
       : await LatentFile.open(path, await digestOf(known), known.length);
     return new LatentSource(stage, makeRoom, file);
   }
 
-  /** Latents in the denoiser's scale, [h, w, c]. Throws `FileError`, and what the first stage throws. */
-  async of(picture: LatentInput): Promise<Numbers> {
-    if (!this.#file) return await this.fresh(picture);
-    const key = await digestOf(picture.data);
-    const kept = await this.#file.read(key);
-    if (kept) return kept;
-    const made = await this.fresh(picture);
-    await this.#file.append(key, made);
-    return made;
+  /**
+   * Latents of each picture in the denoiser's scale, [h, w, c]. Throws `FileError`, and what the first stage throws.
+   */
+  async of(pictures: readonly LatentInput[]): Promise<Numbers[]> {
+    const file = this.#file;
+    if (!file) return await this.fresh(pictures);
+    const keys = await Promise.all(pictures.map(({ data }) => digestOf(data)));
+    const known = new Map<string, Numbers>();
+    const missing = new Map<string, { readonly key: Bytes; readonly picture: LatentInput }>();
+    for (const [i, key] of keys.entries()) {
+      const kept = await file.read(key);
+      if (kept) known.set(hex(key), kept);
+      else missing.set(hex(key), { key, picture: pictures[i] });
+    }
+    const made = await this.fresh([...missing.values()].map(({ picture }) => picture));
+    for (const [i, [name, { key }]] of [...missing].entries()) {
+      await file.append(key, made[i]);
+      known.set(name, made[i]);
+    }
+    return keys.map((key) => known.get(hex(key)) ?? new Float32Array());
   }
 
-  /** The same, of a picture that will not come again. */
-  async fresh(picture: LatentInput): Promise<Numbers> {
+  /** The same, of pictures that will not come again. */
+  async fresh(pictures: readonly LatentInput[]): Promise<Numbers[]> {
+    if (pictures.length === 0) return [];
     this.#makeRoom();
-    return await encoded(this.#stage, picture);
+    return await encoded(this.#stage, pictures);
   }
 
   [Symbol.dispose](): void {
@@ -95,15 +108,18 @@ export class LatentSource implements Disposable {
 
 async function encoded(
   stage: LoadedFirstStage,
-  { data, width, height, channels }: LatentInput,
-): Promise<Numbers> {
-  const repeat = 3 / channels; // grey is three equal colours
-  const colours = Float32Array.from(
-    { length: width * height * 3 },
-    (_, i) => (data[Math.floor(i / repeat)] + 1) / 2,
+  pictures: readonly LatentInput[],
+): Promise<Numbers[]> {
+  const floats = pictures.map(({ data, width, height, channels }) => {
+    const repeat = 3 / channels; // grey is three equal colours
+    const colours = new Float32Array(width * height * 3);
+    for (let i = 0; i < colours.length; i++) colours[i] = (data[Math.floor(i / repeat)] + 1) / 2;
+    return { data: colours, width, height };
+  });
+  const all = await stage.encodeAll(floats);
+  return all.map(({ data, channels, height, width }) =>
+    toChannelsLast(data, channels, height * width)
   );
-  const latents = await stage.encode({ data: colours, width, height });
-  return toChannelsLast(latents.data, latents.channels, latents.height * latents.width);
 }
 
 class LatentFile implements Disposable {

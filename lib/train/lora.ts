@@ -26,7 +26,14 @@ import { adamWOf } from "./autoencoder.ts";
 import { BaseModel, type Caption, type TextConditions } from "./base_model.ts";
 import { toCheckpoint, type Weight, weightsOf } from "./component.ts";
 import type { LoraConfig } from "./config.ts";
-import { denoisingObjective, drawAt, noisyInputs, type Target, type Times } from "./denoising.ts";
+import {
+  denoisingObjective,
+  drawAt,
+  joined,
+  noisyInputs,
+  type Target,
+  type Times,
+} from "./denoising.ts";
 import type { ReadyExample } from "./examples.ts";
 import { initial, type Rule, zeros } from "./initial.ts";
 import { type LatentSource, openLatents } from "./latents.ts";
@@ -210,11 +217,8 @@ export class LoraCourse implements Course, Disposable {
     { index }: { readonly index: number },
   ): Promise<Losses> {
     const { settings: { run: { seed }, lora, data }, latents: source, text, trainer } = this.#parts;
-    const latents: Float32Array[] = [];
-    for (const { picture } of examples) latents.push(await source.of(picture));
+    const latents = await source.of(examples.map(({ picture }) => picture));
     const [{ length: numbers }] = latents;
-    const all = new Float32Array(numbers * latents.length);
-    latents.forEach((each, i) => all.set(each, i * numbers));
     const batch = examples.length;
     const draw = drawAt(seed, index, { batch, numbers, times: this.#times.alphas.length });
     const chances = torchCpu(seedOf(seed, index, 1)).uniform(batch);
@@ -222,7 +226,7 @@ export class LoraCourse implements Course, Disposable {
       chances[i] < lora.caption_dropout ? undefined : captionOf(example, data.size)
     );
     const results = await trainer.backward({
-      ...noisyInputs(all, draw, this.#times, this.#target, lora.min_snr || undefined),
+      ...noisyInputs(joined(latents), draw, this.#times, this.#target, lora.min_snr || undefined),
       ...await text.inputs(captions),
     });
     return { loss: results.get("loss")?.[0] ?? NaN, losses: {} };

@@ -52,7 +52,7 @@ Deno.test("AutoencoderCourse measures the latents' scale over all its pictures, 
       path: undefined,
       makeRoom: () => {},
     });
-    const each = await Promise.all(measured.map(({ picture }) => latents.of(picture)));
+    const each = await latents.of(measured.map(({ picture }) => picture));
     const all = deviation(each.flatMap((some) => [...some]));
     ok(Math.abs(all - 1) < 1e-3, `all: ${all}`);
     const first = deviation([...each[0]]);
