@@ -95,10 +95,41 @@ export function spellingsOf(
 ): (name: string) => readonly Spelling[] {
   const spelt = (name: string): Spelling => `${component} ${name.replaceAll(".", "_")}`;
   if (component !== "unet") return (name) => [spelt(name)];
-  const { relations } = toOriginal("unet", names.map((name) => `${name}.weight`));
-  const originals = new Map(relations.map(({ diffusers, original }) => [diffusers, original]));
+  const originals = originalLayers(names);
   return (name) => {
-    const original = originals.get(`${name}.weight`);
-    return [name, ...(original ? [original.replace(/\.weight$/, "")] : [])].map(spelt);
+    const original = originals.get(name);
+    return [name, ...(original === undefined ? [] : [original])].map(spelt);
+  };
+}
+
+const WEIGHT = ".weight";
+
+/** Layers of a UNet, all that it has, by diffusers' names → the original names. */
+function originalLayers(names: readonly string[]): ReadonlyMap<string, string> {
+  const { relations } = toOriginal("unet", names.map((name) => `${name}${WEIGHT}`));
+  return new Map(
+    relations.map(({ diffusers, original }) => [
+      diffusers.slice(0, -WEIGHT.length),
+      original.slice(0, -WEIGHT.length),
+    ]),
+  );
+}
+
+/**
+ * What kohya's tools call a layer that diffusers calls `name`. Of an SDXL, whose UNet has these layers, they call the two
+ * text encoders te1 and te2, and the UNet's layers by their original names.
+ */
+export function kohyaNames(
+  sdxl: { readonly unet: readonly string[] } | undefined,
+): (component: LoraComponent, name: string) => string {
+  const originals = sdxl && originalLayers(sdxl.unet);
+  const prefixes = {
+    unet: "lora_unet",
+    text_encoder: sdxl ? "lora_te1" : "lora_te",
+    text_encoder_2: "lora_te2",
+  };
+  return (component, name) => {
+    const own = component === "unet" ? originals?.get(name) ?? name : name;
+    return `${prefixes[component]}_${own.replaceAll(".", "_")}`;
   };
 }

@@ -1,7 +1,7 @@
 /** Writes LoRA files in the names of each kind of tool (lora_names.ts reads them). */
 
 import type { Shape } from "../base/shape.ts";
-import type { LoraComponent } from "./lora_names.ts";
+import { kohyaNames, type LoraComponent } from "./lora_names.ts";
 import { floatTensor, type FloatType, type TensorData, writeSafetensors } from "./safetensors.ts";
 
 /** A layer to be written. */
@@ -19,31 +19,30 @@ export interface LoraLayerData {
 export const LORA_NAMINGS = ["kohya", "diffusers"] as const;
 export type LoraNaming = (typeof LORA_NAMINGS)[number];
 
-/** The tensors of a layer under the names of each kind of tool. `twoEncoders`: the model is an SDXL. */
+/** What decides the names and the type of tensors. */
+interface Spelling {
+  /** Of an SDXL: all layers of its UNet, by diffusers' names. */
+  readonly sdxl: { readonly unet: readonly string[] } | undefined;
+  readonly dtype: FloatType;
+}
+
+/** The tensors of layers under the names of each kind of tool. */
 const WRITERS: Readonly<
-  Record<
-    LoraNaming,
-    (
-      layer: LoraLayerData,
-      options: { readonly twoEncoders: boolean; readonly dtype: FloatType },
-    ) => TensorData[]
-  >
+  Record<LoraNaming, (options: Spelling) => (layer: LoraLayerData) => TensorData[]>
 > = {
-  kohya({ component, name, down, up, alpha }, { twoEncoders, dtype }) {
-    const prefix = {
-      unet: "lora_unet",
-      text_encoder: twoEncoders ? "lora_te1" : "lora_te",
-      text_encoder_2: "lora_te2",
-    }[component];
-    const layer = `${prefix}_${name.replaceAll(".", "_")}`;
-    return [
-      floatTensor(`${layer}.lora_down.weight`, down.shape, down.data, dtype),
-      floatTensor(`${layer}.lora_up.weight`, up.shape, up.data, dtype),
-      floatTensor(`${layer}.alpha`, [], Float32Array.of(alpha), dtype),
-    ];
+  kohya({ sdxl, dtype }) {
+    const nameOf = kohyaNames(sdxl);
+    return ({ component, name, down, up, alpha }) => {
+      const layer = nameOf(component, name);
+      return [
+        floatTensor(`${layer}.lora_down.weight`, down.shape, down.data, dtype),
+        floatTensor(`${layer}.lora_up.weight`, up.shape, up.data, dtype),
+        floatTensor(`${layer}.alpha`, [], Float32Array.of(alpha), dtype),
+      ];
+    };
   },
   // its readers take α for the rank, so that the scale is put into a matrix
-  diffusers({ component, name, down, up, alpha }, { dtype }) {
+  diffusers: ({ dtype }) => ({ component, name, down, up, alpha }) => {
     const scale = alpha / down.shape[0];
     const scaled = scale === 1 ? up.data : up.data.map((value) => value * scale);
     const layer = `${component}.${name}`;
@@ -58,14 +57,12 @@ const WRITERS: Readonly<
 export async function writeLora(
   path: string,
   layers: readonly LoraLayerData[],
-  options: {
+  options: Spelling & {
     readonly naming: LoraNaming;
-    readonly twoEncoders: boolean;
-    readonly dtype: FloatType;
     readonly metadata: Readonly<Record<string, string>>;
   },
 ): Promise<void> {
   const { naming, metadata } = options;
-  const tensors = layers.flatMap((layer) => WRITERS[naming](layer, options));
+  const tensors = layers.flatMap(WRITERS[naming](options));
   await writeSafetensors(path, tensors, { format: "pt", ...metadata });
 }

@@ -165,8 +165,10 @@ export class BaseModel implements Disposable {
       output: clipOutput(this.family, config, 1),
     }));
     const { addition } = this.unet;
+    const { zeroEmptyPrompt } = this.#model;
     return {
       build(graph, n) {
+        const told = zeroEmptyPrompt ? graph.input("told", [n]) : undefined;
         const hidden: Tensor[] = [];
         let textEmbeds: Tensor | undefined;
         for (const { name, config, length, output } of encoders) {
@@ -178,13 +180,20 @@ export class BaseModel implements Disposable {
           hidden.push(states.hidden);
           textEmbeds = states.pooled ?? textEmbeds;
         }
+        const states = graph.concat(hidden, -1);
         return {
-          encoderHiddenStates: graph.concat(hidden, -1),
-          ...(addition && textEmbeds && { textEmbeds, timeIds: graph.input("sizes", [n, SIZES]) }),
+          encoderHiddenStates: told ? states.mul(told.reshape([n, 1, 1])) : states,
+          ...(addition && textEmbeds && {
+            textEmbeds: told ? textEmbeds.mul(told.reshape([n, 1])) : textEmbeds,
+            timeIds: graph.input("sizes", [n, SIZES]),
+          }),
         };
       },
       inputs(captions) {
         const inputs: Record<string, HostArray> = {};
+        if (zeroEmptyPrompt) {
+          inputs.told = Float32Array.from(captions, (each) => each === undefined ? 0 : 1);
+        }
         for (const [i, { name, config, length }] of encoders.entries()) {
           const ids = captions.map((each) => tokenizers[i].tokenize(each?.text ?? "").ids);
           const tokens = new Int32Array(captions.length * length);

@@ -3,28 +3,23 @@
  * tools train them), into one file that these tools, diffusers and `ldm` read. The checkpoint stays as it is.
  */
 
-import { basename, join, resolve } from "node:path";
 import { FormatError } from "../base/errors.ts";
 import type { Picture } from "../base/picture.ts";
 import { torchCpu } from "../base/random.ts";
 import type { SchedulerConfig } from "../diffusion/plan.ts";
 import { alphasCumprod, BETAS, rescaleZeroTerminalSnr } from "../diffusion/schedule.ts";
 import { clipManifest, unetManifest } from "../engine/stages.ts";
-import { makeFolder } from "../formats/diffusers_folder.ts";
-import { LORA_COMPONENTS } from "../formats/lora_names.ts";
-import { type LoraLayerData, type LoraNaming, writeLora } from "../formats/lora_writer.ts";
 import { sheet } from "../formats/sheet.ts";
 import type { Parameters, StoredParameter } from "../gpu/buffers.ts";
 import type { Device } from "../gpu/device.ts";
 import { compile } from "../gpu/program.ts";
 import { Graph } from "../graph/tensor.ts";
-import type { Family } from "../models/config.ts";
 import { unet } from "../models/unet.ts";
 import { DOWN, layersOf, type LowRanks, UP, withLowRanks } from "../nn/lora.ts";
-import { checkpointShape, type Manifest, paramsOf, unstacked } from "../nn/params.ts";
+import { type Manifest, paramsOf, unstacked } from "../nn/params.ts";
 import { adamWOf } from "./autoencoder.ts";
 import { BaseModel, type Caption, type TextConditions } from "./base_model.ts";
-import { toCheckpoint, type Weight, weightsOf } from "./component.ts";
+import { weightsOf } from "./component.ts";
 import type { LoraConfig } from "./config.ts";
 import {
   denoisingObjective,
@@ -38,6 +33,7 @@ import type { ReadyExample } from "./examples.ts";
 import { initial, type Rule, zeros } from "./initial.ts";
 import { type LatentSource, openLatents } from "./latents.ts";
 import type { Course, Losses } from "./loop.ts";
+import { saveLora } from "./lora_file.ts";
 import { seedOf } from "./order.ts";
 import { predictionOf, rowsOf, samplePicture } from "./sampling.ts";
 import { memoryWith, type Objective, takenBy, Trainer, type TrainingMemory } from "./trainer.ts";
@@ -275,78 +271,12 @@ export class LoraCourse implements Course, Disposable {
   /** Writes the LoRA as one file, under the folder's name in kohya's naming, under the one that diffusers looks for in its own. */
   async save(folder: string): Promise<void> {
     const { settings, base, trainer } = this.#parts;
-    const { rank, alpha, names } = settings.lora;
-    await makeFolder(folder);
-    const weights = await weightsOf(trainer);
-    await writeLora(join(folder, fileOf(names, folder)), layersData(weights, alpha || rank), {
-      naming: names,
-      twoEncoders: base.textEncoders.size > 1,
-      dtype: settings.run.dtype,
-      metadata: metadataOf(settings, base.family, basename(resolve(folder))),
-    });
+    await saveLora(folder, await weightsOf(trainer), settings, base);
   }
 
   [Symbol.dispose](): void {
     this.#owned[Symbol.dispose]();
   }
-}
-
-/** The name of a LoRA's file in a run's folder. */
-export function fileOf(naming: LoraNaming, folder: string): string {
-  const name = naming === "diffusers" ? "pytorch_lora_weights" : basename(resolve(folder));
-  return `${name}.safetensors`;
-}
-
-/** Trained parameters as a file has them, by layers. */
-function layersData(weights: readonly Weight[], alpha: number): LoraLayerData[] {
-  const matrices = new Map(weights.map(({ entry, values }) => {
-    const data = entry.role === "conv" ? toCheckpoint(values, entry.shape) : values;
-    return [entry.name, { shape: checkpointShape(entry), data }];
-  }));
-  return [...matrices].flatMap(([key, down]) => {
-    const [layer, end] = key.split(`${DOWN}.`);
-    const up = matrices.get(`${layer}${UP}.${end}`);
-    const component = LORA_COMPONENTS.find((each) => layer.startsWith(`${each}.`));
-    if (end === undefined || !up || !component) return [];
-    return [{ component, name: layer.slice(component.length + 1), down, up, alpha }];
-  });
-}
-
-/** What kohya's tools call the families. */
-const KOHYA_FAMILIES: Readonly<Record<Family, readonly [version: string, architecture: string]>> = {
-  sd1: ["sd_v1", "stable-diffusion-v1/lora"],
-  sd2: ["sd_v2", "stable-diffusion-v2/lora"],
-  sdxl: ["sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"],
-};
-
-/** What tools show and sort by, under the names of kohya's trainers and of modelspec. */
-function metadataOf(
-  { lora, run, data, optimizer }: LoraConfig,
-  family: Family,
-  name: string,
-): Record<string, string> {
-  const [version, architecture] = KOHYA_FAMILIES[family];
-  const { rank, alpha, model, text_encoder } = lora;
-  return {
-    "modelspec.architecture": architecture,
-    "modelspec.title": name,
-    ss_base_model_version: version,
-    ss_learning_rate: String(optimizer.lr),
-    ss_max_train_steps: String(run.steps),
-    ss_min_snr_gamma: lora.min_snr > 0 ? String(lora.min_snr) : "None",
-    ss_network_alpha: String(alpha || rank),
-    ss_network_dim: String(rank),
-    ss_network_module: "networks.lora",
-    ss_optimizer: "AdamW",
-    ss_output_name: name,
-    ss_resolution: `(${data.size}, ${data.size})`,
-    ss_sd_model_name: basename(model),
-    ss_seed: String(run.seed),
-    ss_text_encoder_lr: text_encoder ? String(optimizer.lr) : "None",
-    ss_total_batch_size: String(optimizer.batch * optimizer.accumulate),
-    ss_unet_lr: String(optimizer.lr),
-    ss_v2: family === "sd2" ? "True" : "False",
-  };
 }
 
 function captionOf(

@@ -52,6 +52,37 @@ for (const naming of ["kohya", "diffusers", "diffusers_old"]) {
   });
 }
 
+Deno.test("writeLora in kohya's names calls the UNet of an SDXL as its makers do, and its encoders te1 and te2", async () => {
+  await using checkpoint = await openCheckpoint(fixture("tiny/sdxl"));
+  const { infos } = requireComponent(checkpoint, "unet");
+  const unet = layersIn([...infos.values()].map(({ name, shape }) => [name, shape]));
+  const layer = (component: LoraComponent, name: string): LoraLayerData => {
+    const matrix = { shape: [1, 1], data: new Float32Array(1) };
+    return { component, name, down: matrix, up: matrix, alpha: 1 };
+  };
+  const query = "transformer_blocks.0.attn1.to_q";
+  const layers = [
+    layer("unet", `down_blocks.1.attentions.0.${query}`),
+    layer("unet", `mid_block.attentions.0.${query}`),
+    layer("unet", `up_blocks.0.attentions.1.${query}`),
+    layer("text_encoder", "text_model.encoder.layers.0.self_attn.q_proj"),
+    layer("text_encoder_2", "text_model.encoder.layers.1.self_attn.q_proj"),
+  ];
+  await inFile(async (path) => {
+    const sdxl = { unet: [...unet.keys()] };
+    await writeLora(path, layers, { naming: "kohya", sdxl, dtype: "f32", metadata: {} });
+    using file = await LoraFile.open(path);
+    const spelt = "transformer_blocks_0_attn1_to_q";
+    assert.deepEqual(file.sourcesBut(new Set()).sort(), [
+      "lora_te1_text_model_encoder_layers_0_self_attn_q_proj",
+      "lora_te2_text_model_encoder_layers_1_self_attn_q_proj",
+      `lora_unet_input_blocks_3_1_${spelt}`,
+      `lora_unet_middle_block_1_${spelt}`,
+      `lora_unet_output_blocks_1_1_${spelt}`,
+    ]);
+  });
+});
+
 for (const naming of LORA_NAMINGS) {
   Deno.test(`writeLora in ${naming}'s names gives back what was written`, async () => {
     const values = (n: number) => Float32Array.from({ length: n }, (_, i) => i / 7 - 1);
@@ -81,7 +112,7 @@ for (const naming of LORA_NAMINGS) {
     ];
     await inFile(async (path) => {
       const metadata = { ss_network_dim: "2" };
-      await writeLora(path, layers, { naming, twoEncoders: false, dtype: "f32", metadata });
+      await writeLora(path, layers, { naming, sdxl: undefined, dtype: "f32", metadata });
       using file = await LoraFile.open(path);
       assert.equal(file.size, 3);
       assert.equal(file.metadata.get("ss_network_dim"), "2");
@@ -94,7 +125,7 @@ for (const naming of LORA_NAMINGS) {
           nmse(read.up.map((v) => v * scale), up.data.map((v) => v * alpha / rank)) < 1e-13,
         );
       }
-      await writeLora(path, layers, { naming, twoEncoders: false, dtype: "f16", metadata });
+      await writeLora(path, layers, { naming, sdxl: undefined, dtype: "f16", metadata });
       using half = await LoraFile.open(path);
       const [{ component, name, down }] = layers;
       const found = half.layersOf(component, await shapesOf(component)).get(name);

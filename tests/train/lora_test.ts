@@ -3,23 +3,24 @@ import { join } from "node:path";
 import { clipManifest, unetManifest } from "../../lib/engine/stages.ts";
 import { loadModel } from "../../lib/engine/load.ts";
 import { LoraFile } from "../../lib/formats/lora.ts";
-import { type Parameters, readBack } from "../../lib/gpu/buffers.ts";
+import { type Parameters, readBack, type StoredParameter } from "../../lib/gpu/buffers.ts";
 import { type Device, openDevice } from "../../lib/gpu/device.ts";
+import { compile } from "../../lib/gpu/program.ts";
 import { Graph } from "../../lib/graph/tensor.ts";
 import { layersOf } from "../../lib/nn/lora.ts";
-import { paramsOf } from "../../lib/nn/params.ts";
+import { paramsOf, unstacked } from "../../lib/nn/params.ts";
 import { BaseModel } from "../../lib/train/base_model.ts";
 import { loraConfig, printConfig } from "../../lib/train/config.ts";
 import { denoisingObjective, noisyInputs } from "../../lib/train/denoising.ts";
 import { type LoopOptions, runCourse } from "../../lib/train/loop.ts";
 import {
   besideObjective,
-  fileOf,
   isLowRank,
   LoraCourse,
   lowRanksOf,
   timesOfScheduler,
 } from "../../lib/train/lora.ts";
+import { fileOf } from "../../lib/train/lora_file.ts";
 import { openDataset } from "../../lib/train/open_dataset.ts";
 import type { AdamW } from "../../lib/train/optimizer.ts";
 import { parseRecords } from "../../lib/train/record.ts";
@@ -39,7 +40,14 @@ const RATE = 2e-3;
 const STEPS = 10;
 const SHAPE = [2, 4, 8, 8];
 
+/** The tiny models, and the goldens of their training. */
+const MODELS = {
+  sd1: { golden: "lora_training", layers: 88 },
+  sdxl: { golden: "lora_training_xl", layers: 108 },
+} as const;
+
 interface Case {
+  readonly family: keyof typeof MODELS;
   readonly weights: "f16" | "f32";
   readonly steps: number;
   /** Of losses, relative. */
@@ -51,10 +59,13 @@ interface Case {
 }
 const CASES: readonly Case[] = [
   // Gradients round a few hundred operations, of which norms lose digits; Adam divides by small ones, which loses more.
-  { weights: "f32", steps: STEPS, loss: 1e-4, gradient: 1e-8, later: 1e-6 },
+  { family: "sd1", weights: "f32", steps: STEPS, loss: 1e-4, gradient: 1e-8, later: 1e-6 },
   // Frozen weights that are rounded to 11 bits, each layer's errors upon those of the others.
-  { weights: "f16", steps: 1, loss: 1e-3, gradient: 1e-3 },
+  { family: "sd1", weights: "f16", steps: 1, loss: 1e-3, gradient: 1e-3 },
+  // Two text encoders, what the second says of the whole text, and sizes of pictures.
+  { family: "sdxl", weights: "f32", steps: 1, loss: 1e-4, gradient: 1e-8 },
 ];
+const TEXTS = ["a photo of an astronaut riding a horse on mars", "a red fox in the snow"];
 
 /** Every byte of some parameters; those in textures no kernel can write. */
 async function bytesOf(device: Device, parameters: Parameters): Promise<Uint8Array[]> {
@@ -65,26 +76,25 @@ async function bytesOf(device: Device, parameters: Parameters): Promise<Uint8Arr
   return (await readBack(device, sources)).map((buffer) => new Uint8Array(buffer));
 }
 
-async function trainedAsPeft({ weights, steps, ...bounds }: Case): Promise<void> {
-  const golden = await readGolden("lora_training");
+async function trainedAsPeft({ family, weights, steps, ...bounds }: Case): Promise<void> {
+  const golden = await readGolden(MODELS[family].golden);
   const given = (name: string) =>
     Float32Array.from(golden.tensors.get(name) ?? assert.fail(`the golden has no ${name}`));
   const facts = (name: string) => JSON.parse(golden.metadata.get(name) ?? "null");
   await using device = await openDevice();
-  using base = await BaseModel.open(device, SD1, weights);
-  const clip = base.textEncoders.get("text_encoder") ?? assert.fail();
-  const manifests = {
-    unet: unetManifest(base.unet),
-    text_encoder: clipManifest("text_encoder", clip),
-  } as const;
+  using owned = new DisposableStack();
+  const base = owned.use(await BaseModel.open(device, fixture(`tiny/${family}`), weights));
+  const manifests = new Map([
+    ["unet", unetManifest(base.unet)] as const,
+    ...[...base.textEncoders].map(([name, clip]) => [name, clipManifest(name, clip)] as const),
+  ]);
   const ranks = new Map(
-    (["unet", "text_encoder"] as const).flatMap((component) =>
-      layersOf(manifests[component], facts(component)).map((layer) =>
+    [...manifests].flatMap(([component, manifest]) =>
+      layersOf(manifest, facts(component)).map((layer) =>
         [layer, { rank: facts("rank"), scale: facts("alpha") / facts("rank") }] as const
       )
     ),
   );
-  assert.equal(ranks.size, 88);
   const text = base.builtText();
   const graph = new Graph();
   const objective = denoisingObjective(
@@ -94,18 +104,24 @@ async function trainedAsPeft({ weights, steps, ...bounds }: Case): Promise<void>
     { batch: 2, height: 8, width: 8 },
     "epsilon",
   );
-  using unet = await base.weights("unet", manifests.unet, weights);
-  using encoder = await base.weights("text_encoder", manifests.text_encoder, weights);
-  const frozen = new Map([...unet.parameters, ...encoder.parameters]);
+  const frozen = new Map<string, StoredParameter>();
+  for (const [component, manifest] of manifests) {
+    const { parameters } = owned.use(await base.weights(component, manifest, weights));
+    for (const [name, stored] of parameters) frozen.set(name, stored);
+  }
   const before = await bytesOf(device, frozen);
-  using trainer = await Trainer.make(device, besideObjective(objective, ranks), {
-    isTrained: isLowRank,
-    frozen,
-    optimizer: SETTINGS,
-    label: "a LoRA",
-  });
+  const trainer = owned.use(
+    await Trainer.make(device, besideObjective(objective, ranks), {
+      isTrained: isLowRank,
+      frozen,
+      optimizer: SETTINGS,
+      label: "a LoRA",
+    }),
+  );
   const { places } = trainer.vectors;
-  assert.equal(places.size, 176);
+  assert.equal(places.size, 2 * MODELS[family].layers);
+  const felt = [...golden.tensors.keys()].filter((name) => name.startsWith("gradient."));
+  assert.deepEqual([...places.keys()].sort(), felt.map((name) => name.slice(9)).sort());
   trainer.vectors.write(
     "weight",
     new Map([...places].map(([name, { entry: { shape } }]) => {
@@ -125,13 +141,14 @@ async function trainedAsPeft({ weights, steps, ...bounds }: Case): Promise<void>
   };
   const times = timesOfScheduler(base.scheduler);
   const latents = channelsLast(given("latents"), SHAPE);
-  const tokens = Int32Array.from(golden.integers.get("tokens") ?? assert.fail());
+  const sizes: readonly number[][] = facts("sizes") ?? [];
+  const captions = TEXTS.map((text, i) => ({ text, sizes: sizes[i] ?? [] }));
   for (let t = 1; t <= steps; t++) {
     const timesteps = [...golden.integers.get(`timesteps.${t - 1}`) ?? assert.fail()];
     const noise = channelsLast(given(`noise.${t - 1}`), SHAPE);
     const told = await trainer.backward({
       ...noisyInputs(latents, { timesteps, noise }, times, "epsilon", undefined),
-      "tokens of text_encoder": tokens,
+      ...await text.inputs(captions),
     });
     const [actual, expected] = [told.get("loss")?.[0] ?? NaN, given("losses")[t - 1]];
     assert.ok(
@@ -146,9 +163,39 @@ async function trainedAsPeft({ weights, steps, ...bounds }: Case): Promise<void>
 }
 
 for (const each of CASES) {
-  Deno.test(`a LoRA of UNet and text encoder, their weights ${each.weights}, trains as peft's does, and they stay`, () =>
+  Deno.test(`a LoRA of the ${each.family}'s UNet and text encoders, their weights ${each.weights}, trains as peft's does, and they stay`, () =>
     trainedAsPeft(each));
 }
+
+Deno.test("BaseModel tells a denoiser the same in the training graph as outside of it, nothing too", async () => {
+  await using device = await openDevice();
+  using base = await BaseModel.open(device, fixture("tiny/sdxl"), "f32");
+  const captions = [undefined, { text: TEXTS[0], sizes: [1, 2, 3, 4, 5, 6] }];
+  const expected = await base.encodedText().inputs(captions);
+  const text = base.builtText();
+  const graph = new Graph();
+  const { encoderHiddenStates, textEmbeds = assert.fail(), timeIds } = text.build(graph, 2);
+  assert.ok(timeIds);
+  const parameters = new Map<string, StoredParameter>();
+  using owned = new DisposableStack();
+  for (const [name, clip] of base.textEncoders) {
+    const weights = owned.use(await base.weights(name, clipManifest(name, clip), "f32"));
+    for (const [key, stored] of weights.parameters) parameters.set(key, stored);
+  }
+  const outputs = unstacked([encoderHiddenStates, textEmbeds], parameters);
+  const named = new Map([["states", outputs[0]], ["pooled", outputs[1]]]);
+  using program = await compile(device, named, parameters);
+  const inputs = await text.inputs(captions);
+  assert.deepEqual(inputs.sizes, expected.sizes);
+  const { sizes: _, ...others } = inputs;
+  const results = await program.run(others);
+  for (const name of ["states", "pooled"]) {
+    const [actual, wanted] = [results.get(name) ?? assert.fail(), expected[name]];
+    assert.ok(wanted.subarray(0, wanted.length / 2).every((value) => value === 0));
+    assert.ok(nmse(actual, Float64Array.from(wanted)) < 1e-10, name);
+    assert.ok(actual.subarray(0, actual.length / 2).every((value) => value === 0));
+  }
+});
 
 const PICTURES = fixture("pictures");
 
