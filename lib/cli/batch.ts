@@ -1,6 +1,6 @@
 /** `ldm batch FILE`: many pictures, one model. What is done stays done; what fails does not stop the rest. */
 
-import { extname, isAbsolute, join } from "node:path";
+import { dirname, extname, isAbsolute, join } from "node:path";
 import { FileError, FormatError, UsageError } from "../base/errors.ts";
 import type { Journal, JournalEntry } from "../formats/journal.ts";
 import { attempts } from "./attempts.ts";
@@ -19,6 +19,7 @@ import { newCommand, parse, progressOptions } from "./options.ts";
 import type { Output } from "./output.ts";
 import { type Progress, progressTo } from "./progress.ts";
 import { promptsOf } from "./prompt_source.ts";
+import { addSecondOptions } from "./second.ts";
 import { isInShard, parseShard, type Shard, thisCluster } from "./shard.ts";
 import { openJournal, stemOf } from "./shard_journal.ts";
 import { checkDrawBoxes } from "./telling.ts";
@@ -31,7 +32,7 @@ export async function batch(argv: readonly string[]): Promise<number> {
   )
     .argument("<file>", "prompts, settings, JSON lines or a table; - is stdin")
     .option("--shard <i/n>", "every n-th line from the i-th; auto under Slurm and Kubernetes");
-  addDrawingOptions(command);
+  addDrawingOptions(addSecondOptions(command));
   parse(command, argv);
   const options = await drawingOptions(command);
   const { shard: which } = command.opts<{ readonly shard?: string }>();
@@ -126,7 +127,7 @@ async function* ordered(desk: Desk): AsyncGenerator<readonly Job[], void, undefi
   if (source === "-" && Deno.stdin.isTerminal()) {
     progress.say("reading prompts, one a line; Ctrl-D ends them");
   }
-  const read = jobReader(options);
+  const read = jobReader(options, source === "-" ? "" : dirname(source));
   for await (const piece of promptsOf(source, isWaitedFor(desk))) {
     const { jobs, bad } = await read(piece);
     if (jobs.length + bad.length === 0) continue;

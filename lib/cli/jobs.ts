@@ -1,8 +1,9 @@
 /** The requests of a prompt file as work: numbered, checked, with what tells them apart. */
 
+import { isAbsolute, join } from "node:path";
 import { parseSampler, parseSchedule } from "../diffusion/names.ts";
 import type { BadLine, PromptFile, PromptItem } from "../formats/prompt_file.ts";
-import type { Recipe } from "../formats/recipe.ts";
+import { defined, type Recipe } from "../formats/recipe.ts";
 import type { DrawingOptions } from "./drawing.ts";
 import { overlay } from "./request.ts";
 
@@ -32,10 +33,13 @@ export interface Jobs {
 }
 
 /**
- * Numbers what prompt files ask for, with options for what their lines leave open: pieces of one file, in their order. A
- * request that occurs several times is told apart from itself over all of them.
+ * Numbers what prompt files ask for, with options for what their lines leave open: pieces of one file in `folder`, in their
+ * order. A request that occurs several times is told apart from itself over all of them.
  */
-export function jobReader(options: DrawingOptions): (piece: PromptFile) => Promise<Jobs> {
+export function jobReader(
+  options: DrawingOptions,
+  folder: string,
+): (piece: PromptFile) => Promise<Jobs> {
   const seen = new Map<string, number>();
   let [item, firstIndex] = [0, 0];
   return async ({ items, bad }) => {
@@ -50,7 +54,7 @@ export function jobReader(options: DrawingOptions): (piece: PromptFile) => Promi
         continue;
       }
       const { output } = entry;
-      const recipe = overlay(options, entry.recipe);
+      const recipe = withPictures(overlay(options, entry.recipe, placed(entry.recipe, folder)));
       const print = await fingerprint(recipe, output ?? options.output, options);
       const times = (seen.get(print) ?? 0) + 1;
       seen.set(print, times);
@@ -60,6 +64,22 @@ export function jobReader(options: DrawingOptions): (piece: PromptFile) => Promi
     }
     return { jobs, bad: refused };
   };
+}
+
+/** Paths of a file in a folder. */
+function placed({ image, mask }: Recipe, folder: string): Recipe {
+  const place = (path: string) => isAbsolute(path) ? path : join(folder, path);
+  return {
+    ...(image !== undefined && { image: place(image) }),
+    ...(mask !== undefined && { mask: place(mask) }),
+  };
+}
+
+/** Without what only a picture can use, which AUTOMATIC1111's API has in every request, where there is none. */
+function withPictures({ strength, mask, maskBlur, ...recipe }: Recipe): Recipe {
+  return recipe.image === undefined
+    ? recipe
+    : { ...recipe, ...defined({ strength, mask, maskBlur }) };
 }
 
 /** What is wrong with an item that no model is needed to see. */
@@ -82,7 +102,9 @@ async function fingerprint(
   const paths = await Promise.all([model, vae, taesd, tokenizer, styles, wildcards].map(realPath));
   const { dtype, style, bits, quality, lora } = options;
   const loras = lora || loraDir ? [lora, await realPath(loraDir)] : [];
-  const settings = Object.entries(recipe).sort(([a], [b]) => a < b ? -1 : 1);
+  const [image, mask] = await Promise.all([recipe.image, recipe.mask].map(realPath));
+  const told = { ...recipe, ...defined({ image, mask }) };
+  const settings = Object.entries(told).sort(([a], [b]) => a < b ? -1 : 1);
   const text = JSON.stringify([settings, paths, dtype, style, bits, quality, output, ...loras]);
   return (await sha256(text)).slice(0, 32);
 }

@@ -2,6 +2,7 @@
 
 import { basename } from "node:path";
 import project from "../../deno.json" with { type: "json" };
+import { BEGINNINGS } from "../diffusion/beginning.ts";
 import {
   COMFYUI_SAMPLERS,
   COMFYUI_SCHEDULES,
@@ -14,6 +15,7 @@ import { writeInfotext } from "../formats/infotext.ts";
 import { OWN_KEYS } from "../formats/infotext_recipe.ts";
 import { fileName, type FileRole } from "../formats/recipe.ts";
 import type { Settings, Weighting } from "../pipelines/events.ts";
+import { matchOf } from "../pipelines/settings.ts";
 import { networksOf } from "../text/networks.ts";
 
 /** What a picture is made with beside its settings. */
@@ -107,7 +109,7 @@ const COMFYUI_TEXT: Readonly<Record<Weighting, (prompt: string) => string>> = {
 
 /**
  * ComfyUI's graph of the picture: its nearest sampler, and prompts whose brackets mean there what they meant here. None of a
- * picture of a class, with boxes or by a model that saw a second picture, which no such graph can ask for.
+ * picture of a class, with boxes, with a hole or by a model that saw a second picture, which no such graph can ask for.
  */
 export function graphOf(
   settings: Settings,
@@ -115,11 +117,18 @@ export function graphOf(
   { files }: Makers,
 ): { readonly graph?: string } {
   const { sampler, schedule, weighting, label, boxes, sees } = settings;
-  if (label !== undefined || boxes !== undefined || sees !== undefined) return {};
+  const { strength = 1, match, steps } = settings;
+  const isPlain = sees === undefined || sees === "start" && files.image !== undefined;
+  if (label !== undefined || boxes !== undefined || !isPlain) return {};
   const text = COMFYUI_TEXT[weighting];
   const isGpuTree = sampler === "dpmpp_2m_sde" && settings.samplerRng === "cuda";
   const graph = writeComfyGraph({
     ...settings,
+    ...(files.image !== undefined && {
+      start: { image: fileName(files.image), strength },
+      // ComfyUI counts the steps that are left
+      steps: BEGINNINGS[matchOf(match).dialect](steps, strength).kept,
+    }),
     prompt: text(settings.prompt),
     negativePrompt: text(settings.negativePrompt),
     seed,

@@ -40,7 +40,13 @@ const TEXTS: Readonly<Record<string, string>> = {
 };
 
 /** Nodes that may stand on the way: they hand on what they are given, or are looked at by themselves. */
-const PASSED: ReadonlySet<string> = new Set(["Reroute", "CLIPSetLastLayer", "RescaleCFG"]);
+const PASSED: ReadonlySet<string> = new Set([
+  "Reroute",
+  "CLIPSetLastLayer",
+  "RescaleCFG",
+  "ImageScale",
+  "VAEEncode",
+]);
 
 /** Nodes that add a LoRA to a model, and to its text encoder if that is handed through them as well. */
 const LORAS: ReadonlySet<string> = new Set(["LoraLoader", "LoraLoaderModelOnly"]);
@@ -73,8 +79,13 @@ export function readComfyGraph(text: string): Remembered | undefined {
   const skip = positive && above(graph, positive.node, "clip", "CLIPSetLastLayer");
   const lastLayer = skip && numberAt(graph, skip, "stop_at_clip_layer");
   const checkpoint = loader && textAt(graph, loader, CHECKPOINTS[loader.type]);
+  const image = latent && isPicture(latent) ? textAt(graph, latent, "image") : undefined;
+  const sized = image === undefined
+    ? latent
+    : follow(scratchOf(graph), sampler, "latent_image", "latent", ({ type }) =>
+      type === "ImageScale");
   const { seed, unmatched } = seedOf(valueAt(graph, sampler, SAMPLERS[sampler.type]), "cpu");
-  noteParts(graph, sampler);
+  noteParts(graph, sampler, image !== undefined);
   const vae = otherVae(graph, last);
   const name = textAt(graph, sampler, "sampler_name");
   return defined({
@@ -82,9 +93,11 @@ export function readComfyGraph(text: string): Remembered | undefined {
     recipe: defined({
       prompt: positive?.text,
       negativePrompt: negative?.text,
-      width: latent && numberAt(graph, latent, "width"),
-      height: latent && numberAt(graph, latent, "height"),
+      width: sized && numberAt(graph, sized, "width"),
+      height: sized && numberAt(graph, sized, "height"),
       batchCount: latent && numberAt(graph, latent, "batch_size"),
+      sees: image === undefined ? undefined : "start" as const,
+      strength: image === undefined ? undefined : numberAt(graph, sampler, "denoise"),
       steps: numberAt(graph, sampler, "steps"),
       cfgScale: numberAt(graph, sampler, "cfg"),
       guidanceRescale: rescale && numberAt(graph, rescale, "multiplier"),
@@ -94,7 +107,11 @@ export function readComfyGraph(text: string): Remembered | undefined {
       seed,
       clipSkip: lastLayer === undefined ? undefined : -lastLayer,
     }),
-    files: defined({ model: checkpoint && fileName(checkpoint), vae: vae && fileName(vae) }),
+    files: defined({
+      model: checkpoint && fileName(checkpoint),
+      vae: vae && fileName(vae),
+      image: image && fileName(image),
+    }),
     networks: graph.loras.size > 0
       ? [...graph.loras].map((node) => loraOf(graph, node))
       : undefined,
@@ -113,6 +130,11 @@ function nodesOf(graph: Json | undefined): ReadonlyMap<string, Node> {
   return nodes;
 }
 
+/** The same graph, to be looked at without noting anything. */
+function scratchOf({ nodes }: Graph): Graph {
+  return { nodes, unmatched: new Set(), loras: new Set() };
+}
+
 function isSampler({ type }: Node): boolean {
   return Object.hasOwn(SAMPLERS, type);
 }
@@ -125,6 +147,15 @@ function isEmptyLatent({ type }: Node): boolean {
   return type === "EmptyLatentImage";
 }
 
+function isPicture({ type }: Node): boolean {
+  return type === "LoadImage";
+}
+
+/** Where a first pass starts. */
+function isStart(node: Node): boolean {
+  return isEmptyLatent(node) || isPicture(node);
+}
+
 function titleOf({ type, id }: Node): string {
   return `${type} (node ${id})`;
 }
@@ -132,14 +163,14 @@ function titleOf({ type, id }: Node): string {
 /** The sampler whose latents no other sampler takes up. */
 function lastSampler(graph: Graph): Node | undefined {
   const samplers = [...graph.nodes.values()].filter(isSampler);
-  const scratch: Graph = { nodes: graph.nodes, unmatched: new Set(), loras: new Set() };
+  const scratch = scratchOf(graph);
   const taken = new Set(
     samplers.map((node) => follow(scratch, node, "latent_image", "latent", isSampler)),
   );
   return samplers.find((node) => !taken.has(node)) ?? samplers[0];
 }
 
-/** Of several passes the first, which starts from nothing: the one that can be made. */
+/** Of several passes the first, which starts from nothing or from a picture: the one that can be made. */
 function firstPass(graph: Graph, last: Node): { sampler: Node; latent: Node | undefined } {
   const passes = new Set<Node>();
   let sampler = last;
@@ -150,9 +181,9 @@ function firstPass(graph: Graph, last: Node): { sampler: Node; latent: Node | un
       sampler,
       "latent_image",
       "latent",
-      (node) => isSampler(node) || isEmptyLatent(node),
+      (node) => isSampler(node) || isStart(node),
     );
-    if (start && isEmptyLatent(start)) return { sampler, latent: start };
+    if (start && isStart(start)) return { sampler, latent: start };
     if (start === undefined || passes.has(start)) {
       graph.unmatched.add(`what ${titleOf(sampler)} starts from`);
       return { sampler, latent: undefined };
@@ -178,7 +209,7 @@ function writtenIn(graph: Graph, sampler: Node, input: "positive" | "negative") 
 }
 
 /** Notes a sampler that does not go all the way from noise to picture. */
-function noteParts(graph: Graph, sampler: Node): void {
+function noteParts(graph: Graph, sampler: Node, hasPicture: boolean): void {
   const steps = numberAt(graph, sampler, "steps") ?? 0;
   const [start, end] = [
     numberAt(graph, sampler, "start_at_step") ?? 0,
@@ -188,7 +219,9 @@ function noteParts(graph: Graph, sampler: Node): void {
   if (start > 0 || end < steps) {
     graph.unmatched.add(`${titleOf(sampler)} from step ${start} to ${end} of ${steps} alone`);
   }
-  if (denoise !== 1) graph.unmatched.add(`denoise ${denoise} of ${titleOf(sampler)}`);
+  if (denoise !== 1 && !hasPicture) {
+    graph.unmatched.add(`denoise ${denoise} of ${titleOf(sampler)}`);
+  }
 }
 
 function loraOf(graph: Graph, node: Node): string {

@@ -12,7 +12,10 @@ export type FormName = "json" | "a1111" | "kohya" | "dream";
 
 /** What a line asks for. */
 export interface Asked {
-  /** What the line says; what it leaves open is undefined. It always has a prompt, a class or boxes. */
+  /**
+   * What the line says; what it leaves open is undefined. It always has a prompt, a class, boxes or a picture. Paths are as
+   * they were written.
+   */
   readonly recipe: Recipe;
   /** Where its pictures go, as the option --output takes it. */
   readonly output?: string;
@@ -51,19 +54,18 @@ function wholeNumber(value: unknown, name: string, least: number, most: number):
   throw wrong(name, value, `a whole number ${range}`);
 }
 
-const decimal =
-  (field: "cfgScale" | "guidanceRescale" | "eta", most = Infinity): Setter =>
-  (draft, value, name) => {
-    const number = typeof value === "string" && value.trim() !== "" ? Number(value) : value;
-    if (typeof number !== "number" || !(number >= 0 && number <= most && number < Infinity)) {
-      throw wrong(
-        name,
-        value,
-        most === Infinity ? "a number of at least 0" : `a number from 0 to ${most}`,
-      );
-    }
-    draft.recipe[field] = number;
-  };
+type DecimalField = "cfgScale" | "guidanceRescale" | "eta" | "strength" | "maskBlur";
+const decimal = (field: DecimalField, most = Infinity): Setter => (draft, value, name) => {
+  const number = typeof value === "string" && value.trim() !== "" ? Number(value) : value;
+  if (typeof number !== "number" || !(number >= 0 && number <= most && number < Infinity)) {
+    throw wrong(
+      name,
+      value,
+      most === Infinity ? "a number of at least 0" : `a number from 0 to ${most}`,
+    );
+  }
+  draft.recipe[field] = number;
+};
 
 /** Batches and pictures of each batch multiply. */
 const count: Setter = (draft, value, name) => {
@@ -116,6 +118,18 @@ const output: Setter = (draft, value, name) => {
   draft.output = value;
 };
 
+/** A path, or a list of one, as AUTOMATIC1111's API has it; what it takes there, the bytes of a picture, has no place here. */
+const picture = (field: "image" | "mask"): Setter => (draft, value, name) => {
+  const [path, ...others] = Array.isArray(value) ? value : [value];
+  const isPath = typeof path === "string" && path !== "" && path.length <= LONGEST_PATH &&
+    !path.startsWith("data:");
+  if (!isPath || others.length > 0) throw wrong(name, value, "the path of one picture");
+  draft.recipe[field] = path;
+};
+
+/** Characters of a path; longer texts are pictures in base64. */
+const LONGEST_PATH = 4096;
+
 const ignored: Setter = () => {};
 
 const SEED_MAX = 2 ** 32 - 1;
@@ -127,6 +141,9 @@ const width = whole("width", 1);
 const height = whole("height", 1);
 const seed = whole("seed", -1, SEED_MAX);
 const cfgScale = decimal("cfgScale");
+const strength = decimal("strength", 1);
+const image = picture("image");
+const mask = picture("mask");
 
 /** Names of AUTOMATIC1111's API and prompt files, stable-diffusion.cpp, diffusers and ours, folded. */
 const LONG: Readonly<Record<string, Setter>> = {
@@ -146,6 +163,18 @@ const LONG: Readonly<Record<string, Setter>> = {
   guidancescale: cfgScale,
   scale: cfgScale,
   txtcfg: cfgScale,
+  image,
+  imagepath: image,
+  initimage: image,
+  initimages: image,
+  initimg: image,
+  mask,
+  maskimage: mask,
+  maskpath: mask,
+  initmask: mask,
+  maskblur: decimal("maskBlur"),
+  strength,
+  denoisingstrength: strength,
   guidancerescale: decimal("guidanceRescale", 1),
   width,
   height,
@@ -177,7 +206,6 @@ const LONG: Readonly<Record<string, Setter>> = {
   saveimages: ignored,
   sendimages: ignored,
   overridesettingsrestoreafterwards: ignored,
-  denoisingstrength: ignored,
   subseed: ignored,
 };
 
@@ -185,7 +213,16 @@ const LONG: Readonly<Record<string, Setter>> = {
 const SHORT: Readonly<Record<FormName, Readonly<Record<string, Setter>>>> = {
   json: {},
   a1111: {},
-  kohya: { n: negative, w: width, h: height, s: steps, d: seed, l: cfgScale, ss: sampler },
+  kohya: {
+    n: negative,
+    w: width,
+    h: height,
+    s: steps,
+    d: seed,
+    l: cfgScale,
+    ss: sampler,
+    t: strength,
+  },
   dream: {
     s: steps,
     S: seed,
@@ -196,6 +233,9 @@ const SHORT: Readonly<Record<FormName, Readonly<Record<string, Setter>>>> = {
     C: cfgScale,
     A: sampler,
     m: sampler,
+    I: image,
+    M: mask,
+    f: strength,
     g: ignored, // a contact sheet, and the pictures as well
     i: ignored,
   },
@@ -212,7 +252,7 @@ function longSetter(name: string): Setter | undefined {
 }
 
 /** Settings that say what to show. */
-const SHOWING: ReadonlySet<Setter | undefined> = new Set([prompt, label, boxes]);
+const SHOWING: ReadonlySet<Setter | undefined> = new Set([prompt, label, boxes, image]);
 
 /** Whether names are those of settings, and one of them says what to show. */
 export function isHeader(names: readonly string[]): boolean {
@@ -235,8 +275,8 @@ export function itemOf(
     }
     if (value !== null) setter(draft, value, name);
   }
-  const { prompt, label, boxes } = draft.recipe;
-  if ((prompt ?? label ?? boxes) === undefined) throw new FormatError("it has no prompt");
+  const { prompt, label, boxes, image } = draft.recipe;
+  if ((prompt ?? label ?? boxes ?? image) === undefined) throw new FormatError("it has no prompt");
   return draft;
 }
 

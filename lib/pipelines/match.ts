@@ -99,7 +99,7 @@ export const MATCHES: Readonly<Record<MatchName, Match>> = {
     batchSeeds: "one",
     weighting: "none",
     strength: { start: 0.8, mask: 1 },
-    unmatchedLate: { lms: "its first steps are made of slopes that are not there" },
+    unmatchedLate: { lms: "its first steps there count slopes that were never computed" },
   },
   a1111: {
     rng: "cuda",

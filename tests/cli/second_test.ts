@@ -62,6 +62,122 @@ Deno.test("ldm inpaint makes what is white in the mask anew, keeps the rest to t
     }
   }));
 
+const SD1 = `${FIXTURES}/tiny/sd1`;
+
+Deno.test("ldm img2img changes a picture of any size, remembers how, and sweeps strengths", () =>
+  inFolder(async (cwd) => {
+    await Deno.writeFile(join(cwd, "photo.png"), await made(37, 30));
+    const ask = [
+      "img2img",
+      "-i",
+      "photo.png",
+      "a",
+      "fox",
+      "-m",
+      SD1,
+      "--steps",
+      "4",
+      "-s",
+      "3",
+      "-q",
+    ];
+    done(await ldm([...ask, "-o", "own.png", "--strength", "0.5"], { cwd }));
+    done(await ldm([...ask, "-o", "wide.png", "-W", "74"], { cwd }));
+    const [own, wide] = await Promise.all(["own.png", "wide.png"].map((n) => pictureAt(cwd, n)));
+    deepEqual([own.width, own.height, wide.width, wide.height], [37, 30, 74, 60]);
+    const texts = new Map(await readPngText(await Deno.readFile(join(cwd, "own.png"))));
+    match(
+      texts.get("parameters") ?? "",
+      /Denoising strength: 0.5, .*Second picture: start, Image: ph/,
+    );
+    const graph = JSON.parse(texts.get("prompt") ?? "");
+    deepEqual([graph[3].inputs.steps, graph[3].inputs.denoise], [2, 0.5]);
+    const again = ["rerun", "own.png", "-m", SD1, "-o", "again.png", "-q"];
+    done(await ldm(again, { cwd }));
+    deepEqual(await pictureAt(cwd, "again.png"), own);
+    await Deno.rename(join(cwd, "photo.png"), join(cwd, "other.png"));
+    const { code, stderr } = await ldm(again, { cwd });
+    equal(code, 2);
+    match(
+      stderr,
+      /^ldm: Cannot make "own.png" again: the picture that it was made of is .* -i PATH /,
+    );
+    const sweep = ["--sweep", "strength=0.5:1:0.5", "-o", "swept/"];
+    ask[2] = "other.png";
+    done(await ldm([...ask, ...sweep], { cwd }));
+    deepEqual(await pictureAt(cwd, "swept", "0-3.png"), own);
+  }));
+
+Deno.test("ldm inpaint fills holes by a model that sees none, and blends their edges where it is asked to", () =>
+  inFolder(async (cwd) => {
+    await Deno.writeFile(join(cwd, "photo.png"), await made(37, 30));
+    const isHole = (x: number) => x < 16;
+    await Deno.writeFile(join(cwd, "mask.png"), await made(37, 30, (x) => isHole(x) ? 255 : 0));
+    const ask = ["inpaint", "-i", "photo.png", "--mask", "mask.png", "a", "fox", "-m", SD1, "-q"];
+    const quick = ["--steps", "2", "-s", "3"];
+    done(await ldm([...ask, ...quick, "-o", "hard.png"], { cwd }));
+    done(await ldm([...ask, ...quick, "--mask-blur", "2", "-o", "soft.png"], { cwd }));
+    const [photo, hard, soft] = await Promise.all(
+      ["photo.png", "hard.png", "soft.png"].map((name) => pictureAt(cwd, name)),
+    );
+    let blended = 0;
+    for (const [i, value] of hard.data.entries()) {
+      const x = Math.floor(i / 3) % 37;
+      if (!isHole(x)) equal(value, photo.data[i], `number ${i}`);
+      if (x >= 21) equal(soft.data[i], photo.data[i], `number ${i}`);
+      if (x < 11) equal(soft.data[i], value, `number ${i}`);
+      if (soft.data[i] !== value) blended += 1;
+    }
+    ok(blended > 30);
+    const [[, said]] = await readPngText(await Deno.readFile(join(cwd, "soft.png")));
+    match(said, /Denoising strength: 1, .*Mask blur: 2, /);
+    const { code, stderr } = await ldm([...ask, "--mask-blur", "2", "--no-keep"], { cwd });
+    equal(code, 2);
+    match(stderr, /blur the mask by 2 pixels where nothing is kept/);
+  }));
+
+Deno.test("ldm batch makes what a line says of pictures beside the file, once, and tells a line whose picture is missing", () =>
+  inFolder(async (cwd) => {
+    await Deno.mkdir(join(cwd, "jobs"));
+    await Deno.writeFile(join(cwd, "jobs", "photo.png"), await made(16, 16));
+    await Deno.writeFile(join(cwd, "jobs", "mask.png"), await made(16, 16, (x) => x < 8 ? 255 : 0));
+    const lines = [
+      { prompt: "a fox", init_images: ["photo.png"], denoising_strength: 0.5 },
+      { prompt: "a fox", init_images: ["photo.png"], mask: "mask.png", denoising_strength: 1 },
+      { prompt: "a fox", init_images: ["none.png"] },
+      { prompt: "a fox", width: 16, height: 16, denoising_strength: 0 },
+    ];
+    const text = lines.map((line) => JSON.stringify(line)).join("\n");
+    await Deno.writeTextFile(join(cwd, "jobs", "jobs.jsonl"), text);
+    const ask = [
+      "batch",
+      "jobs/jobs.jsonl",
+      "-m",
+      SD1,
+      "--steps",
+      "2",
+      "-s",
+      "3",
+      "-q",
+      "-o",
+      "out/",
+    ];
+    const first = await ldm(ask, { cwd });
+    equal(first.code, 1);
+    match(
+      first.stderr,
+      /^ldm: line 3 of jobs\/jobs.jsonl: Cannot read the picture "jobs\/none.png": th[^\n]+\n$/,
+    );
+    const sees = await Promise.all(
+      first.stdout.trimEnd().split("\n").map(async (path) => {
+        const said = new Map(await readPngText(await Deno.readFile(join(cwd, path))));
+        return /Second picture: (\w+)/.exec(said.get("parameters") ?? "")?.[1];
+      }),
+    );
+    deepEqual(sees.toSorted(), ["mask", "start", undefined]);
+    equal((await ldm(ask, { cwd })).stdout, "");
+  }));
+
 Deno.test("ldm inpaint and ldm upscale refuse what they cannot use in one sentence", () =>
   inFolder(async (cwd) => {
     const model = await inpaintingFolder(cwd);

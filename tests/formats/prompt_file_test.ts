@@ -206,6 +206,27 @@ fox,"fox@0.1,0.2,0.5,0.9; cat@0,0,1,1",3
   ]);
 });
 
+Deno.test("parsePromptFile reads pictures that are to be changed, in every form", () => {
+  const recipes = (text: string) => parsePromptFile(text).items.map(({ recipe }) => recipe);
+  const changed = { image: "a.png", strength: 0.5 };
+  deepEqual(
+    recipes(
+      '{"prompt": "a", "init_images": ["a.png"], "mask": "m.png", "denoising_strength": 0.5, "mask_blur": 4}\n' +
+        '"a fox" -Ia.png -f0.5\na fox --image_path a.png --t 0.5\n{"init_image": "a.png"}',
+    ),
+    [
+      { prompt: "a", ...changed, mask: "m.png", maskBlur: 4 },
+      { prompt: "a fox", ...changed },
+      { prompt: "a fox", ...changed },
+      { image: "a.png" },
+    ],
+  );
+  deepEqual(recipes("image,strength,prompt\na.png,0.5,a\n,,b"), [
+    { ...changed, prompt: "a" },
+    { prompt: "b" },
+  ]);
+});
+
 Deno.test("parsePromptLines reads the middle of a file, isPromptTable its beginning", () => {
   deepEqual(parsePromptLines("prompt,seed\n--steps 2\nlast", 8), {
     items: [
@@ -240,7 +261,10 @@ const BAD: readonly (readonly [line: string, said: RegExp])[] = [
   ["a fox --ar 16:9", /sets "ar", which there is not/],
   ["a fox --d 1,x", /sets d to "x"/],
   ['"a fox" -s0', /sets s to "0"/],
-  ['"a fox" -Iinit.png', /sets "I"/],
+  ['"a fox" -U2', /sets "U"/],
+  ['{"prompt": "a", "init_images": ["a.png", "b.png"]}', /and the path of one picture was needed/],
+  ['{"prompt": "a", "init_images": ["data:image/png;base64,"]}', /the path of one picture was/],
+  ["a fox --t 2", /sets t to "2", and a number from 0 to 1/],
   ['"a fox" -s20 30', /"30" is no option/],
   ["a \0 fox", /not text/],
   ["a \uFFFD fox", /not text/],

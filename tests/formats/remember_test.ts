@@ -281,6 +281,14 @@ Deno.test("writeComfyGraph writes what readRecipe reads, in ASCII", () => {
     2,
   ]);
   deepEqual(all.unmatched, []);
+  const start = { image: "fox.png", strength: 0.6 };
+  const changed = said({ prompt: writeComfyGraph({ ...more, start }) });
+  deepEqual([changed.files.image, changed.recipe.sees, changed.recipe.strength], [
+    "fox.png",
+    "start",
+    0.6,
+  ]);
+  deepEqual([changed.recipe.width, changed.recipe.height, changed.unmatched], [64, 96, []]);
 });
 
 Deno.test("readRecipe understands InvokeAI of three ages", () => {
