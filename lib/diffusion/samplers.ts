@@ -102,12 +102,7 @@ function firstOrder(usualEta: number): Sampler {
 }
 
 /** Heun's method, Karras et al. 2022, algorithm 1: the slope is the mean of those at both ends. VE. */
-async function* heun(
-  plan: Plan,
-  denoise: Denoise,
-  x: Latents,
-  options: SamplingOptions,
-): Sampling {
+async function* heun(...[plan, denoise, x, options]: Parameters<Sampler>): Sampling {
   const land = landing(plan, options);
   for (const [index, { from, to, second }] of plan.intervals.entries()) {
     const dt = to.sigma - from.sigma;
@@ -123,12 +118,7 @@ async function* heun(
 }
 
 /** DPM-Solver-2 (Lu et al. 2022, algorithm 1) as k-diffusion's dpm_2: the slope is that at the middle of log σ. VE. */
-async function* dpm2(
-  plan: Plan,
-  denoise: Denoise,
-  x: Latents,
-  options: SamplingOptions,
-): Sampling {
+async function* dpm2(...[plan, denoise, x, options]: Parameters<Sampler>): Sampling {
   const land = landing(plan, options);
   for (const [index, { from, to, second }] of plan.intervals.entries()) {
     let x0 = await denoise(x, from);
@@ -184,12 +174,7 @@ function dpmpp2m(usualEta: number): Sampler {
  * the first interval is walked twice, the second time with the mean slope of both ends. History is kept of the
  * network's outputs, ε or v, as diffusers does.
  */
-async function* pndm(
-  plan: Plan,
-  denoise: Denoise,
-  x: Latents,
-  options: SamplingOptions,
-): Sampling {
+async function* pndm(...[plan, denoise, x, options]: Parameters<Sampler>): Sampling {
   const land = landing(plan, options);
   const isV = plan.prediction === "v_prediction";
   let history: Latents[] = []; // newest first
@@ -216,7 +201,7 @@ const ADAMS_BASHFORTH = [
 ] as const;
 
 /** Linear multistep of order 4 (Adams-Bashforth on uneven σ), k-diffusion's lms. VE. */
-async function* lms(plan: Plan, denoise: Denoise, x: Latents, options: SamplingOptions): Sampling {
+async function* lms(...[plan, denoise, x, options]: Parameters<Sampler>): Sampling {
   const land = landing(plan, options);
   let history: { d: Latents; sigma: number }[] = []; // newest first
   for (const [index, { from, to }] of plan.intervals.entries()) {
@@ -239,12 +224,7 @@ function integrateLagrange(nodes: readonly number[], j: number, a: number, b: nu
 }
 
 /** UniPC of order 2 with B(h) = eʰ − 1 ("bh2") on x₀: Zhao et al. 2023, algorithms 5 to 8. */
-async function* unipc(
-  plan: Plan,
-  denoise: Denoise,
-  x: Latents,
-  options: SamplingOptions,
-): Sampling {
+async function* unipc(...[plan, denoise, x, options]: Parameters<Sampler>): Sampling {
   const land = landing(plan, options);
   let history: { x0: Latents; lambda: number }[] = []; // newest first
   let before: { x: Latents; from: Level; order: 1 | 2 } | undefined; // where the last predictor started
@@ -287,12 +267,7 @@ async function* unipc(
 }
 
 /** Latent consistency sampling, Luo et al. 2023, algorithm 3: x̂₀ through the boundary condition, then fresh noise. */
-async function* lcm(
-  plan: Plan,
-  denoise: Denoise,
-  x: Latents,
-  options: SamplingOptions,
-): Sampling {
+async function* lcm(...[plan, denoise, x, options]: Parameters<Sampler>): Sampling {
   const { noise } = options;
   const land = landing(plan, options);
   const sigmaData = 0.5;
