@@ -89,8 +89,8 @@ export function addSaveOptions(command: Command, usual: string, forms: string): 
     .option("--overwrite", "replace files instead of taking the next free name");
 }
 
-export function progressOptions({ quiet, verbose }: ReportOptions): ProgressOptions {
-  return { quiet: quiet === true, verbose: verbose === true };
+export function progressOptions({ quiet, verbose, json }: ReportOptions): ProgressOptions {
+  return { quiet: quiet === true, verbose: verbose === true, json: json === true };
 }
 
 /** A reader of whole numbers from `least` to `most`. */

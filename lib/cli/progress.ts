@@ -8,6 +8,8 @@ import { writeStderr } from "./terminal.ts";
 export interface ProgressOptions {
   readonly quiet: boolean;
   readonly verbose: boolean;
+  /** Whether lines for a machine go to stdout meanwhile. */
+  readonly json: boolean;
 }
 
 /** What commands say while they work. */
@@ -33,7 +35,10 @@ export interface Progress {
 const INTERVAL = 80;
 
 export function progressTo(options: ProgressOptions): Progress {
-  const isLive = Deno.stderr.isTerminal() && Deno.env.get("TERM") !== "dumb" && !options.quiet;
+  // on one terminal a bar and lines for a machine would write into one another
+  const isAlone = !(options.json && Deno.stdout.isTerminal());
+  const isLive = Deno.stderr.isTerminal() && Deno.env.get("TERM") !== "dumb" && !options.quiet &&
+    isAlone;
   let drawn = false;
   let last = -Infinity; // when
 

@@ -54,7 +54,7 @@ export async function tokens(argv: readonly string[]): Promise<number> {
   parse(command, argv);
   const options = command.opts<TokensOptions>();
   const { weighting, steps, seed, json } = options;
-  const progress = progressTo({ quiet: true, verbose: false });
+  const progress = progressTo({ quiet: true, verbose: false, json: false });
   const prompting = await readPromptOptions(options, (message) => progress.warn(message));
   const written = command.args.join(" ");
   if (written === "-") {

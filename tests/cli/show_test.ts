@@ -67,6 +67,9 @@ terminalTest(
 
       const dumb = await inTerminal(QUICK, { cwd, env: { TERM: "dumb" } });
       ok(!/█|\x1b\[K/.test(dumb.stdout), dumb.stdout);
+      const json = await inTerminal([...QUICK, "--json"], { cwd });
+      ok(!/█|\x1b\[K/.test(json.stdout), "no bar among the lines for a machine");
+      match(json.stdout, /^\{"event":"plan"/m);
       match(dumb.stdout, /^picture, seed 5: 2 steps in [\d.]+ s \([\d.]+ \S+\), [\d.]+ s in all/m);
     }),
 );
