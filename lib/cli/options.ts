@@ -47,7 +47,7 @@ export function parse(command: Command, argv: readonly string[]): void {
     command.parse(argv, { from: "user" });
   } catch (error) {
     if (!(error instanceof CommanderError) || error.exitCode === 0) throw error;
-    const [what, ...hints] = error.message.replace(/^error: /, "").split("\n");
+    const [what, ...hints] = error.message.replace(/^error: |\.$/g, "").split("\n");
     const hint = hints.map((text) => text.replace(/^\((.*)\)$/, " ($1)")).join("");
     throw new UsageError(
       `Cannot run ${command.name()}: ${what}${hint}; \`ldm ${command.name()} --help\` lists the options`,
