@@ -51,6 +51,11 @@ export async function readPromptOptions(
   if (style.length > 0 && styles === undefined) {
     throw new UsageError("Cannot use --style without --styles, which names the file with styles");
   }
+  if (style.length === 0 && styles !== undefined) {
+    throw new UsageError(
+      `Cannot use --styles "${styles}" without --style, which names a style of that file`,
+    );
+  }
   const known = styles === undefined ? new Map<string, Style>() : await readStyles(styles);
   const styled = (prompts: Prompts) => applyStyles(prompts, style, known);
   styled({ prompt: "", negativePrompt: "" }); // an unknown name is told at once
@@ -113,7 +118,7 @@ export function recipesOf(
 }
 
 async function readStyles(path: string): Promise<Map<string, Style>> {
-  return parseStyles(await readText(path));
+  return parseStyles(await readText(path), `the styles of "${path}"`);
 }
 
 /** Every text file of a folder and of those in it, by its path there without ".txt". */

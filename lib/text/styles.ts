@@ -14,9 +14,9 @@ export interface Style {
 
 /**
  * The styles of a table with the columns name, prompt (text, in old files) and negative_prompt, by name; of two with one
- * name the later counts. Throws `FormatError`, which names the line.
+ * name the later counts. Throws `FormatError`, which names the line; `where` says what is read.
  */
-export function parseStyles(csv: string): Map<string, Style> {
+export function parseStyles(csv: string, where = "the styles"): Map<string, Style> {
   const [header, ...rows] = parseCsv(csv.replace(/^\ufeff/, "").split(/\r\n|\r|\n/));
   const titles = header && "cells" in header ? header.cells.map((title) => title.trim()) : [];
   const column = (...names: string[]) => titles.findIndex((title) => names.includes(title));
@@ -24,14 +24,14 @@ export function parseStyles(csv: string): Map<string, Style> {
   const negativeAt = column("negative_prompt");
   if (at.name < 0 || at.prompt < 0) {
     throw new FormatError(
-      `Cannot read the styles: the first row is ${JSON.stringify(titles.join(","))}, ` +
+      `Cannot read ${where}: the first row is ${JSON.stringify(titles.join(","))}, ` +
         '"name,prompt,negative_prompt" was needed',
     );
   }
   const styles = new Map<string, Style>();
   for (const row of rows) {
     if ("fault" in row) {
-      throw new FormatError(`Cannot read the styles: in line ${row.line} ${row.fault}`);
+      throw new FormatError(`Cannot read ${where}: in line ${row.line} ${row.fault}`);
     }
     const cell = (index: number) => row.cells[index] ?? "";
     const [name, prompt, negativePrompt] = [at.name, at.prompt, negativeAt].map(cell);

@@ -89,7 +89,7 @@ Deno.test("ldm tokens refuses what it cannot use in one sentence", async () => {
       [["a", "--style", "x"], 2, /Cannot use --style without --styles/],
       [["a", "--wildcards", folder], 1, /it holds no \.txt files/],
       [["a", "--wildcards", join(folder, "no")], 1, /Cannot list the folder/],
-      [["a", "--styles", join(folder, "no.csv")], 1, /Cannot read ".*no\.csv"/],
+      [["a", "--styles", join(folder, "no.csv"), "--style", "x"], 1, /Cannot read ".*no\.csv"/],
       [["a", "--weighting", "b"], 2, /one of a1111, comfy, none was needed/],
       [[], 2, /missing required argument/],
     ];

@@ -29,6 +29,7 @@ const MISTAKES: readonly (readonly [args: readonly string[], said: RegExp])[] = 
   [["a fox", "-m", SD1, "--vae", "a", "--taesd", "b"], /--vae and --taesd together/],
   [["a fox", "-m", SD1, "-o", "x.gif"], /its name must end in \.png, \.jpg or \.jpeg/],
   [["a fox", "-m", SD1, "-o", "x.png", "--quality", "80"], /only a \.jpg has a quality/],
+  [["a fox", "-m", SD1, "--styles", "x.csv"], /--styles "x\.csv" without --style, which names/],
   [["a fox", "-m", SD1, "-o", "{size}.png"], /\{size\} means nothing/],
   [["a fox", "-m", SD1, "-o", "-", "--json"], /both write to stdout/],
   [["a fox", "-m", SD1, "-o", "-", "-b", "2"], /several pictures to stdout/],
@@ -59,7 +60,7 @@ const MISTAKES: readonly (readonly [args: readonly string[], said: RegExp])[] = 
     ["encode", PHOTO, "-m", SD1, "-o", "{seed}.safetensors"],
     /\{seed\} means nothing, only %d does/,
   ],
-  [["decode", "x", "y", "-m", SD1], /too many arguments/],
+  [["decode", "x", "y", "-m", SD1], /too many arguments\. Expected 1 argument but got 2; /],
   [["inspect"], /missing required argument 'path'/],
   [["inspect", "--deep", "x"], /unknown option '--deep'/],
 ];

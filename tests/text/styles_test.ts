@@ -47,6 +47,7 @@ Deno.test("parseStyles and applyStyles name what is wrong", () => {
   const says = (work: () => unknown, kind: typeof FormatError | typeof UsageError, text: RegExp) =>
     assert.throws(work, (error) => error instanceof kind && text.test(error.message));
   says(() => parseStyles("a,b\n"), FormatError, /the first row is "a,b", "name,prompt/);
+  says(() => parseStyles("", '"my.csv"'), FormatError, /^Cannot read "my\.csv": the first row/);
   says(() => parseStyles(""), FormatError, /the first row is ""/);
   says(() => parseStyles('name,prompt\n\nx,"y"z\n'), FormatError, /in line 3 a quote stands/);
   const styles = parseStyles(CSV);
