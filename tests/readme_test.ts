@@ -43,6 +43,8 @@ const SHORTCUTS: readonly (readonly [written: string, run: string])[] = [
   ],
   ["ldm doctor\n", "ldm doctor --help\n"],
   ["ldm tune v1-5-pruned-emaonly.safetensors", "ldm tune --help"],
+  ["ldm bench -m v1-5-pruned-emaonly.safetensors", "ldm bench --help"],
+  ["--strength 0.6 -m", "--strength 0.6 --steps 4 -W 32 -H 32 -m"],
 ];
 
 /** Commands of other programs do nothing, but their tasks must exist; `ldm` may also be written as it is run from sources. */
@@ -109,7 +111,7 @@ Deno.test("the README's commands run, and jobs of clusters have nothing left to 
     };
     for (const block of commands) await run(block);
     const pictures = made(cwd).filter((name) => name.endsWith(".png"));
-    deepEqual(pictures, ["again.png", "fox.png", "out.png", "photo.png"]);
+    deepEqual(pictures, ["again.png", "changed.png", "fox.png", "out.png", "photo.png"]);
     const foxes = names(join(cwd, "foxes"));
     const one = ["10.png", "7.png", "8.png", "9.png"];
     deepEqual(foxes.filter((name) => !/^\d+-/.test(name)), [...one, "foxes.journal.jsonl"]);

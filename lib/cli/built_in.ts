@@ -11,7 +11,7 @@ export function builtInPath(): string {
   const path = fileURLToPath(new URL(`fixtures/model/${BUILT_IN_NAME}`, Deno.mainModule));
   if (exists(path)) return path;
   throw new UsageError(
-    "There is no model built in yet: -m PATH names a .safetensors file or a diffusers folder",
+    "There is no model built in here: -m PATH names a .safetensors file or a diffusers folder",
   );
 }
 

@@ -64,7 +64,10 @@ export function addReportOptions(command: Command): Command {
 
 export function addModelOptions(command: Command): Command {
   return command
-    .option("-m, --model <path>", "a .safetensors file or a diffusers folder")
+    .option(
+      "-m, --model <path>",
+      "a .safetensors file or a diffusers folder (default: the built-in model, emoji)",
+    )
     .option("--vae <path>", "another autoencoder")
     .option("--taesd <path>", "a TAESD in place of the autoencoder")
     .option(

@@ -1,6 +1,6 @@
 /** The one JavaScript file of `deno task bundle`: what is in it, and that the command line works from it alone. */
 
-import { deepEqual, equal, ok } from "node:assert/strict";
+import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -16,6 +16,8 @@ const OTHER_FILES = [
   "deno.json",
   "fixtures/clip/merges.txt",
   "fixtures/configs/sd15.json",
+  "fixtures/configs/sd2_inpainting.json",
+  "fixtures/configs/sdxl.json",
 ];
 /** pako is upng-js's. */
 const PACKAGES = [
@@ -129,6 +131,11 @@ Deno.test("the folder fixtures/model/emoji beside ldm.js is the model where no o
   inFolder(async (folder) => {
     const script = join(folder, "ldm.js");
     await copyFile(await bundle(), script);
+    const args = ["run", ...PERMISSIONS, script, "a fox"];
+    const alone = await new Deno.Command(Deno.execPath(), { args, cwd: folder }).output();
+    equal(alone.code, 2);
+    match(decoder.decode(alone.stderr), /^ldm: There is no model built in here: -m PATH names/);
+
     const models = join(folder, "fixtures/model");
     await Deno.mkdir(models, { recursive: true });
     await Deno.symlink(join(ROOT, "fixtures/tiny/sd1"), join(models, "emoji"));
