@@ -5,7 +5,7 @@
 
 import { UsageError } from "../base/errors.ts";
 import { fileError } from "../formats/files.ts";
-import { decodePicture } from "../formats/png.ts";
+import { decodePicture, type Picture, type PixelForm, pngForm } from "../formats/png.ts";
 import { TOOLS } from "../formats/recipe.ts";
 import { readTexts, recipeIn } from "../formats/remember.ts";
 import { checkpointPath } from "./built_in.ts";
@@ -55,14 +55,18 @@ const PICTURES = [
   [0x42, 0x4d], // BMP
 ];
 
-/** A picture's bytes; `undefined` for anything that does not begin like one. */
+/** Ends of their names. */
+const PICTURE_NAMES = /\.(png|jpe?g|webp|gif|bmp)$/i;
+
+/** A picture's bytes; `undefined` for anything that neither begins like one nor is called one. */
 async function openPicture(path: string): Promise<Uint8Array<ArrayBuffer> | undefined> {
   try {
     if ((await Deno.stat(path)).isDirectory) return undefined;
     using file = await Deno.open(path);
     const head = new Uint8Array(4);
     await file.read(head);
-    if (!PICTURES.some((magic) => magic.every((byte, i) => head[i] === byte))) return undefined;
+    const isPicture = PICTURES.some((magic) => magic.every((byte, i) => head[i] === byte));
+    if (!isPicture && !PICTURE_NAMES.test(path)) return undefined;
     return await Deno.readFile(path);
   } catch (error) {
     throw fileError("read", path, error);
@@ -74,7 +78,8 @@ async function describePicture(path: string, bytes: Uint8Array<ArrayBuffer>): Pr
   const { width, height, channels } = await decodePicture(bytes, `"${path}"`);
   const texts = await readTexts(bytes, `"${path}"`);
   const made = recipeIn(texts);
-  const kind = ["", "grey", "", "RGB", "RGBA"][channels];
+  const { colours, bits } = pngForm(bytes) ?? formOf(channels);
+  const pixels = bits === 8 ? colours : `${colours} of ${bits} bits`;
   const said = texts.map(([key, value]) => `${key}:\n${value.replaceAll(/^/gm, "  ")}`);
   return {
     json: {
@@ -83,17 +88,24 @@ async function describePicture(path: string, bytes: Uint8Array<ArrayBuffer>): Pr
       width,
       height,
       channels,
+      colours,
+      bits,
       texts: Object.fromEntries(texts),
       made,
     },
     text: [
-      `${path}: a picture of ${width}×${height} pixels, ${kind}, ${fileSize(bytes.length)}`,
+      `${path}: a picture of ${width}×${height} pixels, ${pixels}, ${fileSize(bytes.length)}`,
       ...(made ? [`made by ${TOOLS[made.tool]}; \`ldm rerun\` makes it again`] : []),
       ...named("LoRAs and their kin, which it looks for in --lora-dir", made?.networks ?? []),
       ...named("what that cannot match", made?.unmatched ?? []),
       ...(said.length > 0 ? said : ["no text inside"]),
     ].join("\n"),
   };
+}
+
+/** What the pixels of other files than PNG come as. */
+function formOf(channels: Picture["channels"]): PixelForm {
+  return { colours: ({ 1: "grey", 3: "RGB", 4: "RGBA" } as const)[channels], bits: 8 };
 }
 
 /** A run, and below it the model that it has made. */

@@ -237,6 +237,28 @@ export function pngDepth(bytes: Uint8Array): number | undefined {
   return isPng(bytes) ? bytes[24] : undefined; // signature, length and type, width, height
 }
 
+/** What a pixel of a file is made of. */
+export interface PixelForm {
+  readonly colours: "grey" | "grey with alpha" | "RGB" | "RGBA" | "a palette";
+  /** Bits of each channel. */
+  readonly bits: number;
+}
+
+/** By the colour type in a PNG's header, section 11.2.1. */
+const PNG_COLOURS: ReadonlyMap<number, PixelForm["colours"]> = new Map([
+  [0, "grey"],
+  [2, "RGB"],
+  [3, "a palette"],
+  [4, "grey with alpha"],
+  [6, "RGBA"],
+]);
+
+/** What a PNG's header says of its pixels; `undefined` for anything else. */
+export function pngForm(bytes: Uint8Array): PixelForm | undefined {
+  const [bits, colours] = [pngDepth(bytes), PNG_COLOURS.get(bytes[25])];
+  return bits === undefined || colours === undefined ? undefined : { bits, colours };
+}
+
 export function isPng(bytes: Uint8Array): boolean {
   return SIGNATURE.every((byte, i) => bytes[i] === byte);
 }

@@ -88,6 +88,31 @@ Deno.test("ldm inspect tells a picture's size and text", () =>
     deepEqual(json.texts, { parameters: "a fox\nSteps: 3" });
   }));
 
+Deno.test("ldm inspect tells the colours and bits of a picture as its file has them", () =>
+  inFolder(async (cwd) => {
+    const size = { width: 2, height: 1 };
+    const cases = [
+      [{ ...size, channels: 1, data: new Uint8Array(2) }, "grey"],
+      [{ ...size, channels: 3, data: new Uint16Array(6) }, "RGB of 16 bits"],
+      [{ ...size, channels: 4, data: new Uint8Array(8).fill(255) }, "RGBA"],
+    ] as const;
+    for (const [picture, told] of cases) {
+      await Deno.writeFile(join(cwd, "x.png"), await encodePng(picture));
+      const { stdout } = await ldm(["inspect", "x.png"], { cwd });
+      match(stdout, new RegExp(` 2×1 pixels, ${told}, `));
+    }
+    const { colours, bits } = JSON.parse(
+      (await ldm(["inspect", "x.png", "--json"], { cwd })).stdout,
+    );
+    deepEqual([colours, bits], ["RGBA", 8]);
+    await Deno.writeTextFile(join(cwd, "x.png"), "no picture");
+    const { code, stderr } = await ldm(["inspect", "x.png"], { cwd });
+    deepEqual([code, stderr], [
+      1,
+      'ldm: Cannot read "x.png": it is not a sound PNG, JPEG, WebP, GIF or BMP picture\n',
+    ]);
+  }));
+
 Deno.test("ldm inspect tells who made a picture, and what cannot be matched", () =>
   inFolder(async (cwd) => {
     const picture = { width: 2, height: 1, channels: 3 as const, data: new Uint8Array(6) };
