@@ -1,5 +1,6 @@
 /** `ldm convert IN OUT`: a checkpoint as one file or as a diffusers folder, and in another type. Needs no GPU. */
 
+import { counted } from "../base/counted.ts";
 import type { LoraChoice } from "../engine/model.ts";
 import { CAST_TYPES, type CastType } from "../formats/cast.ts";
 import { type CheckpointForm, type Conversion, convertCheckpoint } from "../pipelines/convert.ts";
@@ -100,7 +101,9 @@ async function tell(
     if (json) await printJson({ event: "warning", message });
   }
   if (dropped.length > 0) {
-    progress.say(`left out ${dropped.length} tensors that no model needs, "${dropped[0]}" first`);
+    progress.say(
+      `left out ${counted(dropped.length, "tensor")} that no model needs, "${dropped[0]}" first`,
+    );
     for (const key of dropped) progress.detail(`left out ${key}`);
   }
   progress.say(`${parts.join(", ")}: ${fileSize(bytes)} in ${duration(elapsed)}`);

@@ -1,5 +1,6 @@
 /** `ldm decode LATENTS.safetensors -o IMAGE.png`: latents through the first stage's decoder. */
 
+import { counted } from "../base/counted.ts";
 import { FormatError, UsageError } from "../base/errors.ts";
 import { loadFirstStage } from "../engine/load.ts";
 import { readLatents } from "../formats/latents.ts";
@@ -50,7 +51,9 @@ export async function decode(argv: readonly string[]): Promise<number> {
     await withLoaded(loadFirstStage, path, options, progress, async (stage) => {
       if (latents.channels !== stage.latentChannels) {
         throw new FormatError(
-          `Cannot decode "${source}": its latents have ${latents.channels} channels, and the first ` +
+          `Cannot decode "${source}": its latents have ${
+            counted(latents.channels, "channel")
+          }, and the first ` +
             `stage of "${path}" has ${stage.latentChannels}`,
         );
       }

@@ -1,5 +1,6 @@
 /** `ldm doctor`: the adapter, what it can do, what to install, and whether it computes correctly. */
 
+import { counted } from "../base/counted.ts";
 import { DeviceError } from "../base/errors.ts";
 import { type KnownAnswer, knownAnswers } from "../engine/known_answers.ts";
 import { tunedTable } from "../engine/tuning.ts";
@@ -63,7 +64,9 @@ export async function doctor(argv: readonly string[]): Promise<number> {
   if (options.json) await printJson({ event: "device", kernels: kind, subgroups, f16, tuned });
   else {
     await printLine(`kernels    ${KERNELS[kind]}, ${subgroups ? "with" : "without"} subgroups`);
-    await printLine(`tuned      ${table ? `${tuned} choices, which --tuned uses` : untuned}`);
+    await printLine(
+      `tuned      ${table ? `${counted(tuned, "choice")}, which --tuned uses` : untuned}`,
+    );
   }
   const results: KnownAnswer[] = [];
   const start = performance.now();

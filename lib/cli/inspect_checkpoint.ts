@@ -1,5 +1,6 @@
 /** What `ldm inspect` tells of a checkpoint: what it is, what each component holds, and what does not match. */
 
+import { counted } from "../base/counted.ts";
 import { FormatError } from "../base/errors.ts";
 import { type Shape, show, sizeOf } from "../base/shape.ts";
 import {
@@ -108,21 +109,26 @@ const ABOUT: Readonly<Record<ComponentName, (known: Architecture) => string | un
   text_encoder_2: ({ textEncoders }) => aboutClip(textEncoders.get("text_encoder_2")),
   conditioner: ({ conditioner }) => conditioner && `tokens ${conditioner.width} wide`,
   unet: ({ unet }) =>
-    unet && `latents of ${unet.inChannels} channels, text ${unet.contextWidth} wide`,
+    unet && `latents of ${counted(unet.inChannels, "channel")}, text ${unet.contextWidth} wide`,
   vae: ({ vae }) =>
     vae &&
-    `${vae.codes === undefined ? "KL" : `VQ of ${vae.codes} codes`}, f = ${factorOf(vae)}, ` +
-      `${vae.latentChannels} channels`,
+    [
+      vae.codes === undefined ? "KL" : `VQ of ${counted(vae.codes, "code")}`,
+      `f = ${factorOf(vae)}`,
+      counted(vae.latentChannels, "channel"),
+    ].join(", "),
   taesd_encoder: ({ taesd }) => aboutTaesd(taesd),
   taesd_decoder: ({ taesd }) => aboutTaesd(taesd),
 };
 
 function aboutClip(config: ClipConfig | undefined): string | undefined {
-  return config && `CLIP, ${config.layers} layers ${config.width} wide, ${config.positions} tokens`;
+  return config &&
+    `CLIP, ${counted(config.layers, "layer")} ${config.width} wide, ${config.positions} tokens`;
 }
 
 function aboutTaesd(config: TaesdConfig | undefined): string | undefined {
-  return config && `TAESD, f = ${taesdFactor(config)}, ${config.latentChannels} channels`;
+  return config &&
+    `TAESD, f = ${taesdFactor(config)}, ${counted(config.latentChannels, "channel")}`;
 }
 
 interface Recognised {
@@ -189,8 +195,8 @@ function mismatches({ name, missing, unexpected, misshapen }: ComponentReport): 
 function table(components: readonly ComponentReport[]): string[] {
   return aligned(components.map(({ name, about = "", parameters, tensors, bytes, dtypes }) => [
     name,
-    `${count(parameters)} parameters`,
-    `${tensors} tensors`,
+    counted(parameters, "parameter", count(parameters)),
+    counted(tensors, "tensor"),
     fileSize(bytes),
     tallied(dtypes),
     about,

@@ -1,6 +1,7 @@
 /** What `ldm inspect` tells of files that are no model: latents, tokenizers, and tensors of any other kind. */
 
 import { dirname } from "node:path";
+import { counted } from "../base/counted.ts";
 import { show, sizeOf } from "../base/shape.ts";
 import { bareComponents, isIgnored, otherKind, PLACES } from "../formats/keys.ts";
 import { SafetensorsFile } from "../formats/safetensors.ts";
@@ -48,7 +49,9 @@ async function describeTokenizer(path: string, folder: string): Promise<Report |
   const told = Object.entries(special).map(([name, id]) => `${name} ${piece(id)} (${id})`);
   return {
     json: { kind: "tokenizer", path, tokens: size, length, ...special },
-    text: `${path}: a CLIP tokenizer of ${size} tokens, prompts of ${length}\n  ${told.join(", ")}`,
+    text: `${path}: a CLIP tokenizer of ${counted(size, "token")}, prompts of ${length}\n  ${
+      told.join(", ")
+    }`,
   };
 }
 
@@ -83,9 +86,9 @@ export async function describeTensors(
     },
     text: [
       `${path}: ${kind}`,
-      `  ${count(parameters)} numbers, ${tensors.length} tensors, ${fileSize(size)}, ${
-        tallied(dtypes)
-      }`,
+      `  ${counted(parameters, "number", count(parameters))}, ${
+        counted(tensors.length, "tensor")
+      }, ${fileSize(size)}, ${tallied(dtypes)}`,
       ...aligned(shown.map(({ name, dtype, shape }) => [name, show(shape), dtype])),
       ...(tensors.length > FEW ? [`  … and ${tensors.length - FEW} more`] : []),
       ...[...file.metadata].map(([key, value]) => `metadata ${key}: ${shortened(value)}`),

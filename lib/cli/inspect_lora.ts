@@ -1,5 +1,6 @@
 /** What `ldm inspect` tells of a LoRA: which models it fits, what it changes of them, and how it was trained. */
 
+import { counted } from "../base/counted.ts";
 import sd1 from "../../fixtures/configs/sd15.json" with { type: "json" };
 import sd2 from "../../fixtures/configs/sd2_inpainting.json" with { type: "json" };
 import sdxl from "../../fixtures/configs/sdxl.json" with { type: "json" };
@@ -223,10 +224,10 @@ function row(
 ): string[] {
   return [
     name,
-    `${layers} layers`,
+    counted(layers, "layer"),
     `rank ${range(ranks)}`,
     `alpha ${range(alphas)}`,
-    `${count(parameters)} parameters`,
+    counted(parameters, "parameter", count(parameters)),
     tallied(dtypes),
     tallied(modules),
   ];

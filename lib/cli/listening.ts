@@ -1,5 +1,6 @@
 /** Those who are told what happens while pictures are made: a person on stderr, whoever reads stdout. */
 
+import { counted } from "../base/counted.ts";
 import type { Settings } from "../pipelines/events.ts";
 import { describeMemory, seconds } from "./loading.ts";
 import type { ReportOptions } from "./options.ts";
@@ -63,7 +64,9 @@ function personListener(
         const { picture, pictures, step = 0 } = pace.reckon();
         pace.saved(now);
         const which = pictures > 1 ? `picture ${picture} of ${pictures}` : "picture";
-        const sampling = `${steps} steps in ${duration(sampled - since)} (${rate(step)})`;
+        const sampling = `${counted(steps, "step")} in ${duration(sampled - since)} (${
+          rate(step)
+        })`;
         const line = `${which}, seed ${event.seed}: ${sampling}, ${duration(now - since)} in all`;
         progress.clear();
         progress.plain(line);
@@ -158,5 +161,5 @@ function summary(
 ) {
   const seed = seeds.length > 1 ? `seeds ${seeds[0]} to ${seeds.at(-1)}` : `seed ${seeds[0]}`;
   const walk = schedule === undefined ? sampler : `${sampler} ${schedule}`;
-  return `${width}×${height}, ${steps} steps of ${walk}, cfg ${cfgScale}, ${seed}`;
+  return `${width}×${height}, ${counted(steps, "step")} of ${walk}, cfg ${cfgScale}, ${seed}`;
 }

@@ -1,6 +1,7 @@
 /** `--preview PATH`: while a picture is made, the guess of it in a file that is replaced every few steps. */
 
 import { extname } from "node:path";
+import { counted } from "../base/counted.ts";
 import { FormatError, UsageError } from "../base/errors.ts";
 import { loadFirstStage } from "../engine/load.ts";
 import type { Latents, Model } from "../engine/model.ts";
@@ -64,7 +65,9 @@ export async function openPreview(
   if (stage.latentChannels !== model.latentChannels) {
     stage[Symbol.dispose]();
     throw new FormatError(
-      `Cannot make previews with "${previewTaesd}": its latents have ${stage.latentChannels} channels, ` +
+      `Cannot make previews with "${previewTaesd}": its latents have ${
+        counted(stage.latentChannels, "channel")
+      }, ` +
         `and those of "${model.path}" have ${model.latentChannels}`,
     );
   }

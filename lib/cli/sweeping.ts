@@ -2,6 +2,7 @@
 
 import { basename, dirname, extname, join } from "node:path";
 import type { Command } from "commander";
+import { counted } from "../base/counted.ts";
 import { DeviceError, FileError, UsageError } from "../base/errors.ts";
 import type { Recipe } from "../formats/recipe.ts";
 import type { SheetOptions } from "../formats/sheet.ts";
@@ -83,7 +84,7 @@ export async function drawSweep(
   const progress = progressTo(progressOptions(options));
   const show = isShown && await openShow(progress);
   const sheets = await openSheets(sheetOptions, { output, makers: file.makers, progress, show });
-  progress.say(`${cells.length} pictures: ${axes.map(describe).join(" × ")}`);
+  progress.say(`${counted(cells.length, "picture")}: ${axes.map(describe).join(" × ")}`);
 
   /** Tells of a cell of which nothing comes. */
   const tellFault = async ({ settings }: Cell, cell: number, message: string) => {

@@ -1,5 +1,6 @@
 /** `ldm tokens PROMPT`: what a prompt is read as: its parts, schedule, chunks, tokens and weights. Needs no GPU. */
 
+import { counted } from "../base/counted.ts";
 import { UsageError } from "../base/errors.ts";
 import { architectureOf } from "../engine/architecture.ts";
 import { openCheckpoint } from "../formats/checkpoint.ts";
@@ -146,7 +147,7 @@ function* describe(written: string, prompt: string, parts: readonly Part[]): Gen
       const when = from === until ? `step ${from}` : `steps ${from} to ${until}`;
       if (spans.length > 1 || parts.length > 1) yield `${when}: ${text.trim()}`;
       for (const [j, chunk] of chunks.entries()) {
-        yield `chunk ${j + 1} of ${chunks.length}: ${chunk.length} tokens`;
+        yield `chunk ${j + 1} of ${chunks.length}: ${counted(chunk.length, "token")}`;
         for (const { id, text, weight } of chunk) {
           yield `${String(id).padStart(7)}  ${
             weight === 1 ? text : `${text.padEnd(20)} ${weight}`

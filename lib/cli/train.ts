@@ -1,6 +1,7 @@
 /** `ldm train KIND`: models from pictures. The run's folder holds all that is needed to go on with it or to use the model. */
 
 import { join } from "node:path";
+import { counted } from "../base/counted.ts";
 import { UsageError } from "../base/errors.ts";
 import { readSettingsFile, type Source } from "../formats/settings.ts";
 import { type Device, mib, openDevice } from "../gpu/device.ts";
@@ -192,7 +193,7 @@ export async function train(argv: readonly string[]): Promise<number> {
     told.add(sentence);
   };
   using dataset = withDefaults(await openDataset(data.path, report), data);
-  progress.say(`${dataset.length} examples in ${data.path}`);
+  progress.say(`${counted(dataset.length, "example")} in ${data.path}`);
   const from = (position: Position) =>
     examples(dataset, {
       ...{ width: data.size, height: data.size, channels: colours },

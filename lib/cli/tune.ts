@@ -1,5 +1,6 @@
 /** `ldm tune`: times the ways to compute what a model computes on this device, and keeps the fastest for `--tuned`. */
 
+import { counted } from "../base/counted.ts";
 import sd15 from "../../fixtures/configs/sd15.json" with { type: "json" };
 import { architectureOf } from "../engine/architecture.ts";
 import { keepTuning, programsOf, type Workload } from "../engine/tuning.ts";
@@ -52,7 +53,9 @@ export async function tune(argv: readonly string[]): Promise<number> {
   await using device = await openDevice();
   const wanted = { weights: options.dtype, approximate: options.approximate === true };
   const tasks = tasksOf(programs.values(), device.profile, wanted);
-  progress.say(`${device.name}: ${tasks.length} operators and shapes have several kernels`);
+  progress.say(
+    `${device.name}: several kernels for ${counted(tasks.length, "pair")} of operator and shape`,
+  );
   const start = performance.now();
   const found: Finding[] = [];
   try {

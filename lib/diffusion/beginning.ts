@@ -3,6 +3,7 @@
  * what is left of the walk from there is walked. How many steps that is, every tool counts in its own way.
  */
 
+import { counted } from "../base/counted.ts";
 import { UsageError } from "../base/errors.ts";
 import type { Dialect } from "./dialects.ts";
 
@@ -31,7 +32,9 @@ function beginning(
 ): Beginning {
   const tooFew = () =>
     new UsageError(
-      `Cannot change a picture by strength ${strength} in ${asked} steps: no step of the walk is left; ` +
+      `Cannot change a picture by strength ${strength} in ${
+        counted(asked, "step")
+      }: no step of the walk is left; ` +
         `more strength or more steps were needed`,
     );
   if (kept < 1) throw tooFew();
@@ -70,7 +73,9 @@ export const BEGINNINGS: Readonly<
     const whole = strength === 0 ? Infinity : Math.trunc(steps / strength);
     if (whole > MOST_STEPS) {
       throw new UsageError(
-        `Cannot change a picture by strength ${strength} in ${steps} steps as ComfyUI does, which takes the last steps of ` +
+        `Cannot change a picture by strength ${strength} in ${
+          counted(steps, "step")
+        } as ComfyUI does, which takes the last steps of ` +
           `${whole}: ${MOST_STEPS} are the most; more strength or fewer steps were needed`,
       );
     }

@@ -5,6 +5,7 @@
  * differ what the dialect says (see dialects.ts). `trailing` and `leading` are diffusers' timestep_spacing.
  */
 
+import { counted } from "../base/counted.ts";
 import { FormatError, UsageError } from "../base/errors.ts";
 import { type Prediction, PREDICTIONS } from "./denoiser.ts";
 import { type Beginning, BEGINNINGS, wholeWalk } from "./beginning.ts";
@@ -357,7 +358,7 @@ function settle(request: PlanRequest): Settings {
   const { steps } = beginning;
   if (!Number.isInteger(steps) || steps < 1 || steps > count) {
     throw new UsageError(
-      `Cannot sample in ${steps} steps: a whole number from 1 to ${count} was needed`,
+      `Cannot sample in ${counted(steps, "step")}: a whole number from 1 to ${count} was needed`,
     );
   }
   const manner = MANNERS[sampler];
@@ -410,7 +411,9 @@ function verify(
   );
   if (!falls) {
     throw new UsageError(
-      `Cannot sample in ${steps} steps with ${sampler} and ${schedule ?? "the checkpoint's"} ` +
+      `Cannot sample in ${counted(steps, "step")} with ${sampler} and ${
+        schedule ?? "the checkpoint's"
+      } ` +
         `schedule: there are not so many different noise levels, ask for fewer steps`,
     );
   }
@@ -454,7 +457,9 @@ function walkCompVis(settings: Settings): Interval[] {
   for (let t = 0; t < bars.length; t += stride) timesteps.unshift(Math.min(t + 1, bars.length - 1));
   if (timesteps.length < 2) {
     throw new UsageError(
-      `Cannot sample in ${steps} steps with ${sampler} as AUTOMATIC1111 does: at least 2 were needed`,
+      `Cannot sample in ${
+        counted(steps, "step")
+      } with ${sampler} as AUTOMATIC1111 does: at least 2 were needed`,
     );
   }
   const levels = timesteps.map((t) => levelAt(settings, t));
@@ -539,7 +544,9 @@ function walkLcm(settings: Settings): Interval[] {
   const most = distilled ? Math.trunc(original * strength) : original;
   if (steps > most) {
     throw new UsageError(
-      `Cannot sample in ${steps} steps with lcm: the checkpoint was distilled for at most ${original}` +
+      `Cannot sample in ${
+        counted(steps, "step")
+      } with lcm: the checkpoint was distilled for at most ${original}` +
         (most < original ? `, of which strength ${strength} leaves ${most}` : ""),
     );
   }
@@ -559,7 +566,9 @@ function strideOf({ bars, steps }: Settings): number {
 function levelAt({ bars, manner, scheduler, steps }: Settings, timestep: number): Level {
   if (timestep >= bars.length) {
     throw new UsageError(
-      `Cannot sample in ${steps} steps: timestep ${timestep} does not exist, ask for fewer steps`,
+      `Cannot sample in ${
+        counted(steps, "step")
+      }: timestep ${timestep} does not exist, ask for fewer steps`,
     );
   }
   const end = scheduler.setAlphaToOne ?? manner.alphaToOne ? 1 : bars[0];

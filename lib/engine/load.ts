@@ -1,5 +1,6 @@
 /** From a path to a model on a device: open, recognise, check, and bind the stages to parts that are read when they are needed. */
 
+import { counted } from "../base/counted.ts";
 import { FormatError } from "../base/errors.ts";
 import type { Device } from "../gpu/device.ts";
 import { besideOf } from "../models/beside.ts";
@@ -44,7 +45,7 @@ export async function loadModel(
   ];
   if (checkpoint.unexpected.length > 0) {
     builder.warnings.unshift(
-      `${checkpoint.unexpected.length} tensors of "${path}" belong to no known component`,
+      `"${path}" has ${counted(checkpoint.unexpected.length, "tensor")} of no known component`,
     );
   }
   const { warnings } = builder;

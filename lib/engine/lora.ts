@@ -3,6 +3,7 @@
  * picture takes no longer.
  */
 
+import { counted } from "../base/counted.ts";
 import { toF16 } from "../base/dtype.ts";
 import { FormatError } from "../base/errors.ts";
 import type { WeightInfo, Weights } from "../formats/checkpoint.ts";
@@ -83,7 +84,9 @@ export class Loras implements Disposable {
       const others = file.sourcesBut(used);
       if (used.size === 0) {
         throw new FormatError(
-          `Cannot use the LoRA "${path}" with "${this.#model}": it has none of the ${file.size} layers that it changes ` +
+          `Cannot use the LoRA "${path}" with "${this.#model}": it has none of what that changes, ${
+            counted(file.size, "layer")
+          } ` +
             `("${others[0]}" …); was it trained for another family of models?`,
         );
       }

@@ -3,6 +3,7 @@
  * so that host memory holds the two largest tensors, a packed one, and what the queue has not yet taken.
  */
 
+import { counted } from "../base/counted.ts";
 import { FormatError } from "../base/errors.ts";
 import { sameShape, show, sizeOf } from "../base/shape.ts";
 import type { WeightInfo, Weights } from "../formats/checkpoint.ts";
@@ -78,7 +79,7 @@ export function requireMatch(
   }
   if (missing.length > 0) {
     throw new FormatError(
-      `Cannot load the ${component} of "${path}": ${missing.length} tensors are missing, ${
+      `Cannot load the ${component} of "${path}": it lacks ${counted(missing.length, "tensor")}, ${
         listed(missing)
       }; ` +
         `is the file complete and of a supported architecture?`,
@@ -86,7 +87,7 @@ export function requireMatch(
   }
   if (unexpected.length === 0) return undefined;
   const names = unexpected.map(({ source }) => source);
-  return `The ${component} of "${path}" has ${names.length} tensors that are not used: ${
+  return `The ${component} of "${path}" has ${counted(names.length, "unused tensor")}: ${
     listed(names)
   }`;
 }

@@ -3,6 +3,7 @@
  * `text`, `label`, `objects`, `map`) and the `.json` of WebDataset samples, which holds the same but the name.
  */
 
+import { counted } from "../base/counted.ts";
 import { parseCsv } from "../base/csv.ts";
 import { FormatError } from "../base/errors.ts";
 import { type MarkedBox, markedBoxes } from "./boxes.ts";
@@ -105,7 +106,9 @@ export function parseCsvAnnotations(text: string): Annotations {
     fields: () => {
       if ("fault" in row) throw new FormatError(row.fault);
       if (row.cells.length !== columns.length) {
-        throw new FormatError(`it has ${row.cells.length} cells, and the header ${columns.length}`);
+        throw new FormatError(
+          `it has ${counted(row.cells.length, "cell")}, and the header ${columns.length}`,
+        );
       }
       const cells = columns.map((name, i): [string, string] => [name.trim(), row.cells[i]]);
       return Object.fromEntries(

@@ -4,6 +4,7 @@
  * component.
  */
 import { basename, dirname, join } from "node:path";
+import { counted } from "../base/counted.ts";
 import {
   Builder,
   type Checkpoint,
@@ -133,7 +134,9 @@ async function addBare(
     const [first] = keys.keys();
     throw refuse(
       path,
-      `its ${keys.size} tensors ("${first}" …) are of no known architecture; ${SUPPORTED}`,
+      `it has ${
+        counted(keys.size, "tensor")
+      } ("${first}" …) of no known architecture; ${SUPPORTED}`,
     );
   }
   for (const component of found) builder.add(component, halfOf(component, keys));

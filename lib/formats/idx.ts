@@ -4,6 +4,7 @@
  * or not. Only bytes are read; the other types are not in use for pictures.
  */
 
+import { counted } from "../base/counted.ts";
 import { FormatError } from "../base/errors.ts";
 import { type Shape, show, sizeOf } from "../base/shape.ts";
 
@@ -30,7 +31,7 @@ export async function readIdx(bytes: Uint8Array<ArrayBuffer>, name: string): Pro
     throw bad("it is not an IDX file");
   }
   if (plain[2] !== BYTES) throw bad("its numbers are not bytes (type 0x08)");
-  if (plain.length < start) throw bad(`it is truncated at ${plain.length} bytes`);
+  if (plain.length < start) throw bad(`it is truncated at ${counted(plain.length, "byte")}`);
   const shape = Array.from({ length: dimensions }, (_, i) => view.getUint32(4 + 4 * i));
   if (plain.length !== start + sizeOf(shape)) {
     throw bad(

@@ -3,6 +3,7 @@
  * ITU-T T.81, annex B; where EXIF stands in them is CIPA DC-008.
  */
 
+import { counted } from "../base/counted.ts";
 import { FormatError, UsageError } from "../base/errors.ts";
 import { fromBytes, fromLatin1, readExif, writeExif } from "./exif.ts";
 import type { Picture, Text } from "./png.ts";
@@ -85,5 +86,5 @@ export function readJpegText(bytes: Uint8Array, name = "the picture"): Text[] {
       at = end;
     }
   }
-  throw new FormatError(`Cannot read ${name}: it is truncated at ${bytes.length} bytes`);
+  throw new FormatError(`Cannot read ${name}: it is truncated at ${counted(bytes.length, "byte")}`);
 }

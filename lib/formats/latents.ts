@@ -1,5 +1,6 @@
 /** Latents on disk: a safetensors file with one float tensor, [channels, height, width] or one such in a batch. */
 
+import { counted } from "../base/counted.ts";
 import { FormatError } from "../base/errors.ts";
 import { show } from "../base/shape.ts";
 import { SafetensorsFile, writeSafetensors } from "./safetensors.ts";
@@ -39,7 +40,9 @@ export async function readLatents(path: string): Promise<LatentData> {
     (file.tensors.size === 1 ? [...file.tensors.values()][0] : undefined);
   if (!entry) {
     throw new FormatError(
-      `Cannot read latents from "${path}": it has ${file.tensors.size} tensors and none is called "${NAME}"`,
+      `Cannot read latents from "${path}": it has ${
+        counted(file.tensors.size, "tensor")
+      } and none is called "${NAME}"`,
     );
   }
   const { name, shape } = entry;

@@ -4,6 +4,7 @@
  * Specification", section numbers below are its third edition's.
  */
 import UPNG from "upng-js";
+import { counted } from "../base/counted.ts";
 import { FormatError, UsageError } from "../base/errors.ts";
 import { readBmp } from "./bmp.ts";
 import type { Picture } from "../base/picture.ts";
@@ -382,7 +383,9 @@ function pngChunks(bytes: Uint8Array, name: string): [Chunk, ...Chunk[]] {
   let at = SIGNATURE.length;
   while (chunks.at(-1)?.type !== "IEND") {
     const end = at + 12 <= bytes.length ? at + 12 + view.getUint32(at) : Infinity;
-    if (end > bytes.length) throw unreadable(name, `it is truncated at ${bytes.length} bytes`);
+    if (end > bytes.length) {
+      throw unreadable(name, `it is truncated at ${counted(bytes.length, "byte")}`);
+    }
     const type = fromLatin1(bytes.subarray(at + 4, at + 8));
     if (crc32(bytes.subarray(at + 4, end - 4)) !== view.getUint32(end - 4)) {
       throw unreadable(name, `its ${type} chunk at byte ${at} is damaged (wrong checksum)`);

@@ -5,6 +5,7 @@
  * known settings, "class" or "boxes" among them) makes all of it CSV. What cannot be followed is refused with its line and reason: no line is half understood.
  */
 
+import { counted } from "../base/counted.ts";
 import { FormatError } from "../base/errors.ts";
 import { parseCsv } from "../base/csv.ts";
 import { type Asked, isHeader, itemOf } from "./prompt_fields.ts";
@@ -202,7 +203,9 @@ function parseTable(
       const { cells } = row;
       if (/[\0\uFFFD]/.test(cells.join())) throw new FormatError("it is not text in UTF-8");
       if (cells.length !== columns.length) {
-        throw new FormatError(`it has ${cells.length} cells, and the header ${columns.length}`);
+        throw new FormatError(
+          `it has ${counted(cells.length, "cell")}, and the header ${columns.length}`,
+        );
       }
       const fields = columns.map((name, i): [string, string] => [name, cells[i]])
         .filter(([name, cell]) => !name.startsWith("#") && cell.trim() !== "");

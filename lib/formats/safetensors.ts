@@ -4,6 +4,7 @@
  * bytes, row-major, little-endian, without holes or overlaps. A file is checked completely when it
  * is opened; tensors are then read one by one by offset.
  */
+import { counted } from "../base/counted.ts";
 import { fromBf16, fromF16, toF16 } from "../base/dtype.ts";
 import { FormatError } from "../base/errors.ts";
 import { type Shape, show, sizeOf } from "../base/shape.ts";
@@ -187,7 +188,9 @@ export class SafetensorsFile implements Disposable {
       if (got < out.length) {
         throw bad(
           this.path,
-          `it ends at byte ${position + got} inside "${name}", ${out.length - got} bytes short: ` +
+          `it ends at byte ${position + got} inside "${name}", ${
+            counted(out.length - got, "byte")
+          } short: ` +
             `the file was changed while it was open`,
         );
       }
@@ -290,7 +293,10 @@ function readHeader(path: string, file: Deno.FsFile, size: number): Header {
     if (other) throw bad(path, other);
   }
   if (length === undefined) {
-    throw bad(path, `it is truncated: ${size} bytes, the header's length alone takes 8; ${AGAIN}`);
+    throw bad(
+      path,
+      `it is truncated: ${counted(size, "byte")}, the header's length alone takes 8; ${AGAIN}`,
+    );
   }
   if (length > HEADER_LIMIT) {
     throw bad(
@@ -342,14 +348,24 @@ function parseHeader(path: string, bytes: Uint8Array, size: number): Header {
   let at = data;
   let before = "the header";
   for (const { name, start, end } of entries) {
-    if (start < at) throw bad(path, `"${name}" overlaps ${before} by ${at - start} bytes`);
+    if (start < at) {
+      throw bad(path, `"${name}" overlaps ${before} by ${counted(at - start, "byte")}`);
+    }
     if (start > at) {
-      throw bad(path, `there is a hole of ${start - at} bytes between ${before} and "${name}"`);
+      throw bad(
+        path,
+        `there is a hole of ${counted(start - at, "byte")} between ${before} and "${name}"`,
+      );
     }
     at = end;
     before = `"${name}"`;
   }
-  if (at < size) throw bad(path, `${size - at} bytes follow ${before}, which no tensor claims`);
+  if (at < size) {
+    throw bad(
+      path,
+      `it goes on after ${before} for ${counted(size - at, "byte")} that no tensor claims`,
+    );
+  }
   return { metadata, tensors: new Map(entries.map((entry) => [entry.name, entry])) };
 }
 

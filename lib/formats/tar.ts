@@ -3,6 +3,7 @@
  * header, so that files can then be read in any order. Links, folders and devices are passed over.
  */
 
+import { counted } from "../base/counted.ts";
 import { FormatError } from "../base/errors.ts";
 import { fileError } from "./files.ts";
 
@@ -76,7 +77,7 @@ function readAt(
   file.seekSync(start, Deno.SeekMode.Start);
   for (let at = 0; at < size;) {
     const count = file.readSync(bytes.subarray(at));
-    if (count === null) throw bad(path, `it is truncated at ${start + at} bytes`);
+    if (count === null) throw bad(path, `it is truncated at ${counted(start + at, "byte")}`);
     at += count;
   }
   return bytes;
@@ -90,9 +91,9 @@ function* entriesOf(file: Deno.FsFile, path: string): Generator<TarEntry> {
   const { size: length } = file.statSync();
   const defaults: Attributes = {};
   let own: Attributes = {};
-  if (length < BLOCK) throw bad(path, `it is not a tar archive (${length} bytes)`);
+  if (length < BLOCK) throw bad(path, `it is not a tar archive (${counted(length, "byte")})`);
   for (let at = 0; at !== length;) {
-    if (at + BLOCK > length) throw bad(path, `it is truncated at ${length} bytes`);
+    if (at + BLOCK > length) throw bad(path, `it is truncated at ${counted(length, "byte")}`);
     const header = readAt(file, at, BLOCK, path);
     if (header.every((byte) => byte === 0)) return;
     if (!isHeader(header)) throw bad(path, notHeader(header, at));
@@ -103,7 +104,7 @@ function* entriesOf(file: Deno.FsFile, path: string): Generator<TarEntry> {
     // what describes another file has a size of its own
     const bytes = attributes ? fieldsOf(header).size : size;
     if (!Number.isSafeInteger(bytes)) throw bad(path, `the header at byte ${at} is damaged`);
-    if (start + bytes > length) throw bad(path, `it is truncated at ${length} bytes`);
+    if (start + bytes > length) throw bad(path, `it is truncated at ${counted(length, "byte")}`);
     if (attributes) {
       if (bytes > MOST_ATTRIBUTES) throw bad(path, `the header at byte ${at} is damaged`);
       const found = attributes(readAt(file, start, bytes, path));

@@ -1,5 +1,6 @@
 /** The texts of WebP files: RIFF chunks as in Google's "WebP Container Specification". Writing is not in the platform. */
 
+import { counted } from "../base/counted.ts";
 import { FormatError } from "../base/errors.ts";
 import { fromBytes, fromLatin1, readExif } from "./exif.ts";
 import type { Text } from "./png.ts";
@@ -16,7 +17,9 @@ export function readWebpText(bytes: Uint8Array, name = "the picture"): Text[] {
   for (let at = 12; at < bytes.length;) {
     const end = at + 8 <= bytes.length ? at + 8 + view.getUint32(at + 4, true) : Infinity;
     if (end > bytes.length) {
-      throw new FormatError(`Cannot read ${name}: it is truncated at ${bytes.length} bytes`);
+      throw new FormatError(
+        `Cannot read ${name}: it is truncated at ${counted(bytes.length, "byte")}`,
+      );
     }
     const type = fromLatin1(bytes.subarray(at, at + 4));
     const data = bytes.subarray(at + 8, end);

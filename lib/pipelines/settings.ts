@@ -1,6 +1,7 @@
 /** From what is asked for to everything that determines a picture. */
 
 import type { LabelledBox } from "../base/box.ts";
+import { counted } from "../base/counted.ts";
 import { UsageError } from "../base/errors.ts";
 import { layoutTokens } from "../text/layout.ts";
 import { classId } from "../text/told.ts";
@@ -181,7 +182,9 @@ function checkStrength(
   requireNumber("mask blur", second.blur ?? 0, 0, MOST_BLUR);
   if (maskBlur > 0 && keep === false) {
     throw new UsageError(
-      `Cannot blur the mask by ${maskBlur} pixels where nothing is kept: the whole picture is new; leave out one of both`,
+      `Cannot blur the mask by ${
+        counted(maskBlur, "pixel")
+      } where nothing is kept: the whole picture is new; leave out one of both`,
     );
   }
 }

@@ -1,6 +1,7 @@
 /** What the run of a denoiser begins with: new weights, or those of a checkpoint to go on from. */
 
 import { isDeepStrictEqual } from "node:util";
+import { counted } from "../base/counted.ts";
 import { FormatError } from "../base/errors.ts";
 import type { ComponentName } from "../formats/checkpoint.ts";
 import type { ClipConfig } from "../models/clip.ts";
@@ -100,7 +101,9 @@ function adapted(
   if (!unet) throw new TypeError("There is no denoiser");
   if (unet.outChannels !== channels) {
     throw new FormatError(
-      `Cannot go on from "${path}": its denoiser is for latents of ${unet.outChannels} channels, and the first stage's ` +
+      `Cannot go on from "${path}": its denoiser is for latents of ${
+        counted(unet.outChannels, "channel")
+      }, and the first stage's ` +
         `have ${channels}`,
     );
   }

@@ -1,5 +1,6 @@
 /** A training run's settings: read, checked against each other, written into the run's folder and read from there. */
 
+import { counted } from "../base/counted.ts";
 import { FormatError } from "../base/errors.ts";
 import {
   changedSettings,
@@ -24,7 +25,9 @@ export function autoencoderConfig(sources: readonly Source[]): AutoencoderConfig
   const levels = Math.log2(f) + 1;
   if (multipliers.length !== 0 && multipliers.length !== levels) {
     throw new FormatError(
-      `Cannot use ${where}: autoencoder.multipliers has ${multipliers.length} levels, and f = ${f} needs ${levels}`,
+      `Cannot use ${where}: autoencoder.multipliers has ${
+        counted(multipliers.length, "level")
+      }, and f = ${f} needs ${levels}`,
     );
   }
   requireMultiple(where, "data.size", config.data.size, "autoencoder.f", f);
@@ -33,7 +36,9 @@ export function autoencoderConfig(sources: readonly Source[]): AutoencoderConfig
   const least = smallestJudged(layers);
   if (weight > 0 && config.data.size < least) {
     throw new FormatError(
-      `Cannot use ${where}: data.size is ${config.data.size}, and a discriminator of ${layers} layers sees nothing of less ` +
+      `Cannot use ${where}: data.size is ${config.data.size}, and a discriminator of ${
+        counted(layers, "layer")
+      } sees nothing of less ` +
         `than ${least} pixels; lower discriminator.layers, or set discriminator.weight to 0`,
     );
   }

@@ -4,6 +4,7 @@
  */
 
 import type { LabelledBox } from "../base/box.ts";
+import { counted } from "../base/counted.ts";
 import { FileError, FormatError } from "../base/errors.ts";
 import { torchCpu } from "../base/random.ts";
 import { type BoxOrder, placeBox } from "../formats/boxes.ts";
@@ -104,7 +105,9 @@ export async function* examples(
       reported.add(index);
       if (++failures >= dataset.length) {
         throw new FormatError(
-          `Cannot train with "${dataset.path}": none of its ${dataset.length} pictures can be read; the last says: ${error.message}`,
+          `Cannot train with "${dataset.path}": of ${
+            counted(dataset.length, "picture")
+          } none can be read; the last says: ${error.message}`,
         );
       }
     }

@@ -1,6 +1,7 @@
 /** MNIST's and Fashion-MNIST's files: grey pictures in one IDX file, their classes' numbers in another beside it. */
 
 import { join } from "node:path";
+import { counted } from "../base/counted.ts";
 import { FormatError } from "../base/errors.ts";
 import { show } from "../base/shape.ts";
 import { fileError } from "../formats/files.ts";
@@ -69,9 +70,9 @@ async function labelsOf(source: string, count: number): Promise<Uint8Array | und
     const { shape, data } = await read(candidate);
     if (shape.length === 1 && shape[0] === count) return data;
     throw new FormatError(
-      `Cannot train with "${source}": it has ${count} pictures, and "${candidate}" holds ${
-        show(shape)
-      } labels`,
+      `Cannot train with "${source}": it has ${
+        counted(count, "picture")
+      }, and "${candidate}" holds ${show(shape)} labels`,
     );
   }
   return undefined;

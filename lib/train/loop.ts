@@ -11,6 +11,7 @@
  */
 
 import { join } from "node:path";
+import { counted } from "../base/counted.ts";
 import { FileError } from "../base/errors.ts";
 import type { Picture } from "../base/picture.ts";
 import { fileError, writeWhole } from "../formats/files.ts";
@@ -106,18 +107,18 @@ export async function* runCourse(
 ): AsyncGenerator<TrainingEvent, void, undefined> {
   const { folder, steps, batch, accumulate, signal } = options;
   const known = await checkpointsOf(folder);
-  if (known.length > 0 && !options.resume) {
+  const last = known.at(-1);
+  if (last !== undefined && !options.resume) {
     throw new FileError(
       `Cannot train into "${folder}": it holds a run of ${
-        known.at(-1)
-      } steps; --resume goes on with it`,
+        counted(last, "step")
+      }; --resume goes on with it`,
     );
   }
   yield { kind: "planned", memory: course.memory };
   const { frozen, trained, step: each } = course.memory;
   const planned = mebibytes(frozen + trained + each);
   const rest = () => Object.values(course.trainers).forEach((trainer) => trainer.rest());
-  const last = known.at(-1);
   let step = 0;
   let position = BEGINNING;
   if (last !== undefined) {

@@ -27,7 +27,7 @@ chunk 1 of 2: 6 tokens
   43535  wart-
    2126  sy
    3240  fox
-chunk 2 of 2: 1 tokens
+chunk 2 of 2: 1 token
     575  day
 steps 5 to 20: a (red:1.3) hogwartsy fox BREAK night
 chunk 1 of 2: 6 tokens
@@ -37,11 +37,11 @@ chunk 1 of 2: 6 tokens
   43535  wart-
    2126  sy
    3240  fox
-chunk 2 of 2: 1 tokens
+chunk 2 of 2: 1 token
     930  night
 part 2 of 2, weight 0.5
 steps 1 to 20: rain
-chunk 1 of 1: 1 tokens
+chunk 1 of 1: 1 token
    2443  rain
 `,
   );

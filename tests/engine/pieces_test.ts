@@ -139,7 +139,7 @@ Deno.test("loadWeights names a tensor of a stack that is missing or misshapen by
   lacking.delete("self.v.bias");
   await assert.rejects(
     () => load(device, graph, { ...whole, infos: lacking }),
-    /1 tensors are missing, "self.v.bias"/,
+    /it lacks 1 tensor, "self.v.bias"/,
   );
   const info = whole.infos.get("cross.k.weight");
   assert.ok(info);

@@ -56,8 +56,7 @@ async function withDamage<T>(damage: Damage, use: (path: string) => Promise<T>):
 const REFUSED: Readonly<Record<string, { damage: Damage; says: RegExp }>> = {
   "a missing tensor": {
     damage: (tensors) => tensors.filter(({ name }) => name !== CONV),
-    says:
-      /Cannot load the unet of ".*": 1 tensors are missing, "mid_block\.resnets\.0\.conv1\.weight"/,
+    says: /Cannot load the unet of ".*": it lacks 1 tensor, "mid_block\.resnets\.0\.conv1\.weight"/,
   },
   "a misshapen tensor": {
     damage: changed((tensor) => ({ ...tensor, shape: [tensor.shape.reduce((a, b) => a * b, 1)] })),
@@ -101,7 +100,7 @@ Deno.test("loadModel warns of tensors that the model does not use, naming them",
   await withDamage((tensors) => [...tensors, extra], async (path) => {
     await using model = await loadModel(device, path);
     assert.equal(model.warnings.length, 1);
-    assert.match(model.warnings[0], /1 tensors that are not used: "mid_block\.extra"/);
+    assert.match(model.warnings[0], /has 1 unused tensor: "mid_block\.extra"/);
   });
 });
 

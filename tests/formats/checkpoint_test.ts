@@ -476,7 +476,7 @@ Deno.test("openCheckpoint refuses other pipelines and other kinds of model by na
     /it is a LoRA, which is an addition to a model; a Stable Diffusion/,
   );
   await writeCounting(path, { "some.thing": [1], "else": [2] });
-  assert.match(await refused(path), /its 2 tensors \("\S+" …\) are of no known architecture/);
+  assert.match(await refused(path), /it has 2 tensors \("\S+" …\) of no known architecture/);
   await writeCounting(path, { betas: [3] });
   assert.match(await refused(path), /holds no weights/);
 });

@@ -283,7 +283,7 @@ Deno.test("parsePromptFile tells bad rows of a table", () => {
   const { items, bad } = parsePromptFile(text);
   deepEqual(items.map(({ recipe }) => recipe.prompt), ["a", "e"]);
   deepEqual(bad.map(({ line }) => line), [3, 4, 5, 7]);
-  match(bad[0].message, /it has 1 cells, and the header 2/);
+  match(bad[0].message, /it has 1 cell, and the header 2/);
   const { items: none, bad: all } = parsePromptFile("prompt,stepz\na,1\nb,");
   deepEqual([none.length, all.length], [1, 1]);
   match(all[0].message, /"stepz"/);

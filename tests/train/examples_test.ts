@@ -107,7 +107,7 @@ Deno.test("examples report what cannot be read once, and go on without it", asyn
 Deno.test("examples fail where nothing can be read, or the position is not in the data", async () => {
   await rejects(
     take(datasetOf(3, [0, 1, 2]), 1),
-    /^FormatError: Cannot train with "data": none of its 3 pictures can be read; the last says: Cannot read \d$/,
+    /^FormatError: Cannot train with "data": of 3 pictures none can be read; the last says: Cannot read \d$/,
   );
   await rejects(
     take(datasetOf(3), 1, { position: { epoch: 2, index: 3 } }),

@@ -25,7 +25,7 @@ Deno.test("openPerceptual says in a sentence what a file lacks, and which pictur
     const lost = await copy((name, shape) => name === "lin3.model.1.weight" ? [] : shape);
     await assert.rejects(
       openPerceptual(device, lost, 16),
-      /^FormatError: Cannot load the perceptual network of ".*": 1 tensors are missing, "lin3\.model\.1\.weight"; is/,
+      /^FormatError: Cannot load the perceptual network of ".*": it lacks 1 tensor, "lin3\.model\.1\.weight"; is/,
     );
     const odd = await copy((name, shape) => name === "net.slice3.12.bias" ? [9] : shape);
     await assert.rejects(

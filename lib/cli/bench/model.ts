@@ -1,5 +1,6 @@
 /** Sections of a checkpoint: its stages at the size that it was trained at, and what a picture comes to. */
 
+import { counted } from "../../base/counted.ts";
 import type { Model, Tiling } from "../../engine/model.ts";
 import { type Device, mib } from "../../gpu/device.ts";
 import type { Section } from "./report.ts";
@@ -99,9 +100,9 @@ function aboutPicture(
   const of = (stage: Stage) => found.get(stage)?.median ?? 0;
   const step = of(isGuided ? "guided" : "unet");
   const whole = (isGuided ? 2 : 1) * of("clip") + steps * step + of("vae");
-  return `${digits(1 / step)} ${
-    isGuided ? "guided " : ""
-  }steps a second; a picture of ${steps} steps ` +
+  return `${digits(1 / step)} ${isGuided ? "guided " : ""}steps a second; a picture of ${
+    counted(steps, "step")
+  } ` +
     `takes ${digits(whole)} s of these.`;
 }
 
