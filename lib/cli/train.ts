@@ -209,11 +209,10 @@ export async function train(argv: readonly string[]): Promise<number> {
     take: (count) => first(dataset, from, count),
     vocabulary: () => vocabularyOf(dataset),
   });
-  const notes = options.resume ? [] : course.notes ?? [];
-  for (const note of notes) progress.say(note);
-  const { lr, schedule, warmup, final } = optimizer;
+  if (!options.resume) course.notes?.forEach((note) => progress.say(note));
+  const { lr, schedule, warmup, final, batch, accumulate } = optimizer;
   const loop: LoopOptions = {
-    ...{ folder, config: text, steps, batch: optimizer.batch, accumulate: optimizer.accumulate },
+    ...{ folder, config: text, seed, steps, batch, accumulate },
     ...{ rate: { lr, schedule, warmup, final } },
     ...{ saveEvery: save_every, keep, sampleEvery: shared.sample.every },
     ...{ resume: options.resume === true, memory: () => device.memory.live, signal: stop.signal },
@@ -224,7 +223,7 @@ export async function train(argv: readonly string[]): Promise<number> {
     for await (const event of runCourse(course, from, loop)) {
       await tell(
         event,
-        { steps, samples: optimizer.batch * optimizer.accumulate },
+        { steps, samples: batch * accumulate },
         options,
         progress,
       );

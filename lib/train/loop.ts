@@ -21,6 +21,7 @@ import { BEGINNING, type Position } from "./order.ts";
 import { plotSeries } from "./plot.ts";
 import { learningRate, type RateOptions } from "./rate.ts";
 import { logUpTo, parseRecords, recordLine, type StepRecord } from "./record.ts";
+import { checkResumed } from "./resuming.ts";
 import { readState, type Trainers, writeState } from "./state.ts";
 import type { TrainingMemory } from "./trainer.ts";
 
@@ -52,6 +53,8 @@ export interface LoopOptions {
   readonly folder: string;
   /** All settings as text, kept in the folder. */
   readonly config: string;
+  /** Of the order and the noise. */
+  readonly seed: number;
   readonly steps: number;
   readonly batch: number;
   readonly accumulate: number;
@@ -98,7 +101,7 @@ const stateOf = (folder: string, step: number) =>
 
 /**
  * Trains to the last step. `examples` gives those from a position on. Throws `FileError` where the folder holds a run
- * already or cannot be written; the last checkpoint stays then.
+ * already or cannot be written; the last checkpoint stays then. Throws `UsageError` for settings that a run cannot go on with.
  */
 export async function* runCourse(
   course: Course,
@@ -115,6 +118,7 @@ export async function* runCourse(
       }; --resume goes on with it`,
     );
   }
+  if (last !== undefined) await checkResumed(options, last);
   yield { kind: "planned", memory: course.memory };
   const { frozen, trained, step: each } = course.memory;
   const planned = mebibytes(frozen + trained + each);

@@ -22,6 +22,21 @@ Deno.test("ldm train autoencoder makes a vae folder, goes on with --resume, and 
       ...["checkpoints", "config.toml", "log.ndjson", "loss.svg", "samples", "vae"],
     ]);
     assert.deepEqual(names(join(run, "samples")), ["00000002.png"]);
+    const settings = await Deno.readTextFile(join(run, "config.toml"));
+    for (
+      const [word, sentence] of [
+        ["seed=5", /^[^]*\nldm: Cannot resume ".*run" with run\.seed=5: it began with 0, .*\n$/],
+        [
+          "steps=1",
+          /^[^]*\nldm: Cannot resume ".*run" with run\.steps=1: 2 steps of it are done.*\n$/,
+        ],
+      ] as const
+    ) {
+      const refused = await ldm(["train", "autoencoder", "-o", run, "--resume", "--set", word]);
+      assert.deepEqual([refused.code, refused.stdout], [2, ""]);
+      assert.match(refused.stderr, sentence);
+      assert.equal(await Deno.readTextFile(join(run, "config.toml")), settings);
+    }
     const again = await ldm([
       "train",
       "autoencoder",

@@ -82,7 +82,7 @@ async function run(make: (typeof RUNS)[string], memoryBudget: number) {
     const taken: number[] = [];
     const losses: (number | null)[] = [];
     const loop = runCourse(course, from, {
-      ...{ folder, config: "", steps: 2, batch: 2, accumulate: 2, keep: 0, resume: false },
+      ...{ folder, config: "", seed: 0, steps: 2, batch: 2, accumulate: 2, keep: 0, resume: false },
       rate: { lr: 1e-3, schedule: "constant", warmup: 0, final: 0 },
       ...{ saveEvery: 1, sampleEvery: 1 },
       memory: () => (taken.push(device.memory.live), device.memory.live),

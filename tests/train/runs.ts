@@ -28,7 +28,7 @@ export function loopOptions(
 ): LoopOptions {
   const { lr, schedule, warmup, final } = optimizer;
   return {
-    ...{ folder: run.folder, config: printed, steps: run.steps },
+    ...{ folder: run.folder, config: printed, seed: run.seed, steps: run.steps },
     ...{ batch: optimizer.batch, accumulate: optimizer.accumulate },
     rate: { lr, schedule, warmup, final },
     ...{ saveEvery: run.save_every, keep: 0, sampleEvery: sample.every },
