@@ -24,7 +24,7 @@ import {
   type ReportOptions,
   type SaveOptions,
 } from "./options.ts";
-import { type Earlier, openOutput, type Output, type OutputOptions } from "./output.ts";
+import { type Earlier, openOutput, type Output, type OutputOptions, tryFolder } from "./output.ts";
 import { paceOf } from "./pace.ts";
 import { openPreview, previewing } from "./preview.ts";
 import { type Progress, progressTo } from "./progress.ts";
@@ -184,6 +184,7 @@ export async function withDrawing(
   checkWatch(options);
   if (!run.output) checkQuality(options);
   const output = run.output ?? await outputOf(options);
+  if (options.preview !== undefined) await tryFolder(options.preview);
   const { vaeTiling } = options;
   const file = run.file ?? await fileOptions(options, path);
   const tokenizer = await readTokenizerOption(options.tokenizer);

@@ -75,7 +75,7 @@ export async function openOutput(pattern: string, options: OutputOptions): Promi
   const full = await completed(pattern, options);
   if (await exists(full) === "special") return single(full, options.extension);
   checkPlaceholders(full, options.fields ?? FIELDS);
-  await tryFolder(full);
+  await tryFolder(full, folderOf(full));
   const used = new Set<string>();
   /** The first name of a result that this run does not have yet and `take` takes. */
   const first = async (fields: Fields, take: Take): Promise<string> => {
@@ -178,14 +178,13 @@ function folderOf(pattern: string): string {
 /** A part of a pattern that is known when a result is saved. */
 const DEPENDS = /\{\w*\}|%(0\d+)?d/;
 
-/** Makes a pattern's folder and tries it with an empty file, whose name is no other process's. */
-async function tryFolder(pattern: string): Promise<void> {
-  const dir = folderOf(pattern);
+/** Makes a file's folder and tries it with an empty file, whose name is no other process's. Throws `FileError`. */
+export async function tryFolder(path: string, dir = dirname(path)): Promise<void> {
   try {
     await Deno.mkdir(dir, { recursive: true });
     await Deno.remove(await Deno.makeTempFile({ dir, prefix: ".ldm-" }));
   } catch (error) {
-    throw fileError("write", pattern, error);
+    throw fileError("write", path, error);
   }
 }
 

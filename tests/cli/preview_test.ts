@@ -45,15 +45,22 @@ Deno.test("ldm --preview-taesd makes previews with a TAESD, and refuses what is 
     match(none.stderr, /^ldm: Cannot [^\n]*unet"[^\n]*\n$/);
   }));
 
+Deno.test("ldm --preview makes its folder, and refuses before the picture where it cannot", () =>
+  inFolder(async (cwd) => {
+    const made = await ldm([...QUICK, "-q", "--preview", "no/such/p.png"], { cwd });
+    deepEqual([made.code, made.stderr, names(join(cwd, "no/such"))], [0, "", ["p.png"]]);
+    const refused = await ldm([...QUICK, "-q", "--preview", "0-5.png/p.png", "-s", "6"], { cwd });
+    deepEqual([refused.code, refused.stdout], [1, ""]);
+    match(refused.stderr, /^ldm: Cannot write "0-5\.png\/p\.png"[^\n]*\n$/);
+  }));
+
 Deno.test("ldm goes on without previews where they cannot be saved, and says so once", () =>
   inFolder(async (cwd) => {
-    const preview = ["--preview", "no/such/folder.png", "--preview-every", "1"];
+    await Deno.mkdir(join(cwd, "folder.png"));
+    const preview = ["--preview", "folder.png", "--preview-every", "1"];
     const { code, stdout, stderr } = await ldm([...QUICK, ...preview, "-q"], { cwd });
     deepEqual([code, stdout], [0, "0-5.png\n"]);
-    match(
-      stderr,
-      /^warning: There are no more previews: Cannot write "no\/such\/folder\.png"[^\n]*\n$/,
-    );
+    match(stderr, /^warning: There are no more previews: Cannot write "folder\.png"[^\n]*\n$/);
   }));
 
 Deno.test("every event of --json has the fields that are documented, and no others", () =>
