@@ -133,10 +133,15 @@ const FIELDS = Object.keys(
   } satisfies Record<keyof Recipe, true>,
 );
 
+/** Whether a recipe may have a field of this name. */
+export function isOfRecipe(name: string): boolean {
+  return FIELDS.includes(name);
+}
+
 /** Recipes laid over one another: the last one that says something wins. Other properties than a recipe's are dropped. */
 export function overlay(...recipes: readonly Recipe[]): Recipe {
   const said = recipes.flatMap((recipe) =>
-    Object.entries(recipe).filter(([name, value]) => value !== undefined && FIELDS.includes(name))
+    Object.entries(recipe).filter(([name, value]) => value !== undefined && isOfRecipe(name))
   );
   return Object.fromEntries(said);
 }

@@ -1,5 +1,6 @@
 /** `ldm rerun IMAGE`: a picture again, from what its own file says. */
 
+import type { Command } from "commander";
 import { basename, dirname, extname, join } from "node:path";
 import { FormatError, UsageError } from "../base/errors.ts";
 import { parseSampler, parseSchedule } from "../diffusion/names.ts";
@@ -27,7 +28,7 @@ import { lorasOf } from "./loras.ts";
 import { hashOf } from "./model_hash.ts";
 import { newCommand, parse, progressOptions } from "./options.ts";
 import { progressTo } from "./progress.ts";
-import { overlay } from "./request.ts";
+import { isOfRecipe, overlay } from "./request.ts";
 import { addSecondOptions } from "./second.ts";
 import { checkDrawBoxes } from "./telling.ts";
 import { printJson } from "./terminal.ts";
@@ -43,12 +44,27 @@ const NEAREST: Readonly<Record<Tool, MatchName | undefined>> = {
   kohya: "diffusers",
 };
 
+/** Options without which it is as the picture says, beside those that describe a picture. */
+const OTHERS: readonly string[] = ["class", "model", "vae", "taesd", "tokenizer", "dtype", "bits"];
+
+/** Says in the help of what a picture may say that this is its default. */
+function tellDefaults(command: Command): void {
+  for (const option of command.options) {
+    const name = option.attributeName();
+    if (!isOfRecipe(name) && !OTHERS.includes(name)) continue;
+    option.description = `${
+      option.description.replace(/ \(default: [^)]*\)$/, "")
+    } (default: the picture's)`;
+  }
+}
+
 export async function rerun(argv: readonly string[]): Promise<number> {
   const command = addDrawingOptions(addSecondOptions(
     newCommand("rerun", "Makes a picture again from what its file says; options override it.")
       .argument("<image>")
-      .option("-p, --prompt <text>", "what to show (default: the picture's)"),
+      .option("-p, --prompt <text>", "what to show"),
   ));
+  tellDefaults(command);
   parse(command, argv);
   const [path] = command.args;
   const options = await drawingOptions(command);

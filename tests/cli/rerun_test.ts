@@ -252,6 +252,24 @@ Deno.test("ldm rerun makes pictures after the settings of every other program, a
     }
   }));
 
+Deno.test("ldm rerun --help gives the picture's settings as the defaults", async () => {
+  const { stdout } = await ldm(["rerun", "--help"]);
+  const help = stdout.replaceAll(/\s+/g, " ");
+  const usual = new Map<string, string | undefined>(
+    help.split(/(?= --[a-z])/).map((text) => [
+      text.match(/--[a-z-]+/)?.[0] ?? "",
+      text.match(/\(default: ([^)]*)\)/)?.[1],
+    ]),
+  );
+  for (
+    const name of [
+      ...["--prompt", "--negative-prompt", "--seed", "--steps", "--width", "--strength", "--model"],
+      ...["--mask", "--class", "--boxes", "--dtype", "--bits", "--weighting", "--batch-count"],
+    ]
+  ) equal(usual.get(name), "the picture's", name);
+  equal(usual.get("--quality"), "95");
+});
+
 Deno.test("ldm rerun refuses a picture that says nothing, with one sentence", () =>
   inFolder(async (cwd) => {
     await Deno.copyFile(join(dirname(SD1), "..", "pictures", "fox.png"), join(cwd, "fox.png"));
