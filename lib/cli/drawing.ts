@@ -73,8 +73,11 @@ const OUTPUT_FORMS =
   "a file, a folder or a pattern with %d, {index}, {seed}, {prompt}; - is stdout";
 
 /** Adds the options of `DrawingOptions`, but those of second pictures, which commands name as they need them. */
-export function addDrawingOptions(command: Command, isSized = true): Command {
-  addLoraOptions(addPromptOptions(addToldOptions(addPictureOptions(command, isSized))))
+export function addDrawingOptions(
+  command: Command,
+  size: string | false = "the checkpoint's",
+): Command {
+  addLoraOptions(addPromptOptions(addToldOptions(addPictureOptions(command, size))))
     .option("--tokenizer <folder>", "vocab.json and merges.txt (default: the checkpoint's)")
     .option("--no-metadata", "no generation parameters in the picture")
     .option("--model-hash", "put the checkpoint's hash into the picture; reads all of it first")

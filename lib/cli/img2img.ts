@@ -14,7 +14,7 @@ export async function img2img(argv: readonly string[]): Promise<number> {
   )
     .argument("[prompt...]", "what to show; several words are one prompt");
   addStrengthOption(addImageOption(command), "0.75");
-  addDrawingOptions(addSweepOption(command));
+  addDrawingOptions(addSweepOption(command), "the picture's");
   parse(command, argv);
   const options = await drawingOptions(command);
   if (options.image === undefined) {

@@ -19,14 +19,14 @@ const SEED_MAX = 2 ** 32 - 1;
 
 /**
  * Adds the options of `PictureOptions`, class and boxes left out. None has a default, so that what was given can be told from
- * what was not. A command whose pictures have the size that another picture asks for has no options for it.
+ * what was not. `size` is whose size they have where none is given, false where none can be given.
  */
-export function addPictureOptions(command: Command, isSized: boolean): Command {
+export function addPictureOptions(command: Command, size: string | false): Command {
   command.option("-n, --negative-prompt <text>", 'what not to show (default: "")');
-  if (isSized) {
+  if (size) {
     command
-      .option("-W, --width <n>", "pixels (default: the checkpoint's)", integer("--width", 1))
-      .option("-H, --height <n>", "pixels (default: the checkpoint's)", integer("--height", 1));
+      .option("-W, --width <n>", `pixels (default: ${size})`, integer("--width", 1))
+      .option("-H, --height <n>", `pixels (default: ${size})`, integer("--height", 1));
   }
   return command
     .option("--steps <n>", "sampling steps (default: the family's)", integer("--steps", 1))

@@ -269,3 +269,8 @@ Deno.test("ldm upscale makes pictures of any size larger by a model that ldm tra
     const { stderr } = await ldm(["rerun", "large.png", "-i", "none.png", "-q"], { cwd });
     match(stderr, /Cannot read the picture "none\.png"/);
   }));
+
+Deno.test("ldm img2img --help says whose size a picture has where none is given", async () => {
+  const { stdout } = await ldm(["img2img", "--help"]);
+  match(stdout, /--width <n> +pixels \(default: the picture's\)/);
+});
