@@ -1,6 +1,7 @@
 /** `ldm convert IN OUT`: a checkpoint as one file or as a diffusers folder, and in another type. Needs no GPU. */
 
 import { counted } from "../base/counted.ts";
+import { UsageError } from "../base/errors.ts";
 import type { LoraChoice } from "../engine/model.ts";
 import { CAST_TYPES, type CastType } from "../formats/cast.ts";
 import { type CheckpointForm, type Conversion, convertCheckpoint } from "../pipelines/convert.ts";
@@ -52,6 +53,9 @@ export async function convert(argv: readonly string[]): Promise<number> {
   const command = definition();
   parse(command, argv);
   const [input, output] = command.args;
+  if (output === "-") {
+    throw new UsageError("Cannot write a checkpoint to stdout: name a file or a folder");
+  }
   const options = command.opts<Options>();
   const progress = progressTo(progressOptions(options));
   const start = performance.now();

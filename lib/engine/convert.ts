@@ -63,6 +63,16 @@ const OURS: ReadonlySet<string> = new Set([
 /** Parts of a checkpoint that another first stage replaces. */
 const FIRST_STAGES = ["vae", "taesd_encoder", "taesd_decoder"] as const;
 
+/** What a name asks for. Throws `UsageError` for one of a file of another kind, which nobody means as a folder's. */
+function formOf(output: string): CheckpointForm {
+  if (output.endsWith(".safetensors")) return "file";
+  if (!/\.(ckpt|pth?|bin|gguf)$/i.test(output)) return "folder";
+  throw new UsageError(
+    `Cannot write "${output}": a name that ends in .safetensors, for a file, or one without an extension, for a folder, ` +
+      `was needed`,
+  );
+}
+
 /** As `convertCheckpoint` of lib/pipelines, which knows how a tokenizer is made. */
 export async function convert(
   input: string,
@@ -71,7 +81,7 @@ export async function convert(
   makeTokenizer: MakeTokenizer,
 ): Promise<Conversion> {
   const { dtype, vae, loras = [], tokenizer, overwrite = false } = options;
-  const form = options.form ?? (output.endsWith(".safetensors") ? "file" : "folder");
+  const form = options.form ?? formOf(output);
   if (form === "file" && tokenizer !== undefined) {
     throw new UsageError(
       `Cannot put the tokenizer "${tokenizer}" into a single file: only a folder has a place for one`,

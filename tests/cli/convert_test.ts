@@ -45,6 +45,8 @@ Deno.test("ldm convert refuses with one sentence", () =>
       [[SD1], 2, /missing required argument 'out'/],
       [[SD1, "x", "--dtype", "f8"], 2, /--dtype "f8": one of f16, f32, bf16 was needed/],
       [[SD1, "x.safetensors", "--tokenizer", SD1], 2, /only a folder has a place for one/],
+      [[SD1, "x.ckpt"], 2, /Cannot write "x\.ckpt": a name that ends in \.safetensors/],
+      [[SD1, "-"], 2, /Cannot write a checkpoint to stdout: name a file or a folder/],
       [["nothing", "x"], 1, /Cannot open the checkpoint "nothing": there is no such file/],
       [[join(FIXTURES, "lora", "kohya.safetensors"), "x"], 1, /it is a LoRA/],
       [[SD1, "there"], 1, /Cannot write "there": it is a file, a folder was needed/],
