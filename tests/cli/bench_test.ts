@@ -74,6 +74,7 @@ Deno.test("ldm bench prints tables and keeps them in a file", () =>
     const { code, stdout, stderr } = await ldm([...SMALL, "-o", "made/x.md"], { cwd });
     assert.equal(code, 0, stderr);
     assert.match(stdout, /^# ldm \S+ on \S.*\n\n\d{4}-.*, driver .*\n\n## Products\n\n\| kernel /);
+    assert.equal(stdout.match(/Deno/g)?.length, 1);
     assert.match(stdout, /^\| product 2×1280×1280 \| +[^|]+ \| +[\d.]+ \| +[\d.]+ \|/m);
     assert.match(stderr, /^took .*; written to made\/x\.md\n$/);
     assert.equal((await Deno.readTextFile(join(cwd, "made/x.md"))).trim(), stdout.trim());

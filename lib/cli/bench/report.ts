@@ -56,8 +56,9 @@ export function markdown({ sections, ...facts }: Report): string {
 
 /** What stands before the sections. */
 export function headMarkdown(facts: Facts): string {
-  const { version, device, processor, runtime, driver, date } = facts;
-  return `# ${version} on ${device}\n\n${date}, ${processor}, ${runtime}, driver ${driver}\n`;
+  const { version, device, processor, driver, date } = facts;
+  // the runtime is told with the driver, which it is a part of
+  return `# ${version} on ${device}\n\n${date}, ${processor}, driver ${driver}\n`;
 }
 
 /** One section as Markdown. */
