@@ -99,6 +99,20 @@ Deno.test("Vectors have an average where one is asked for, and take no memory fo
   await assert.rejects(vectors.read("average"), /This training has no averages/);
 });
 
+Deno.test("Optimizer adds ε to the root of the second moment, after its correction", async () => {
+  await using device = await openDevice();
+  const settings: AdamW = { ...SETTINGS, eps: 0.01, weightDecay: 0, clip: undefined, ema: 0 };
+  using vectors = new Vectors(device, [entry("a", [1])], settings);
+  using optimizer = await Optimizer.make(device, vectors, { ...settings, accumulates: false });
+  const gradient = 1e-3;
+  device.gpu.queue.writeBuffer(optimizer.places[0][0], 0, Float32Array.of(gradient));
+  await optimizer.take();
+  await optimizer.step(1, 0.5);
+  const [weight] = (await vectors.read("weight")).get("a") ?? [];
+  // of one step both corrected moments are the gradient's own
+  assert.ok(Math.abs(weight / (-0.5 * gradient / (gradient + 0.01)) - 1) < 1e-5, `${weight}`);
+});
+
 Deno.test("Optimizer leaves out a step whose gradient is not finite, and goes on", async () => {
   await using device = await openDevice();
   using vectors = new Vectors(device, ENTRIES, SETTINGS);
