@@ -21,12 +21,7 @@ export function finished(
   const share = shareOf(second);
   const before = toFloats(second.picture);
   const blended = { ...cut, data: blend(cut.data, before.data, share) };
-  const image = toBytes(blended, rounding);
-  // what truncating would take from bytes that were whole
-  return {
-    floats: blended,
-    image: { ...image, data: keep(image.data, toBytes(before).data, share) },
-  };
+  return { floats: blended, image: toBytes(blended, rounding) };
 }
 
 /** How much of each pixel is new, from 0 to 255. */
@@ -55,9 +50,4 @@ function blend(made: Float32Array, before: Float32Array, share: Uint8Array): Flo
     const part = share[Math.floor(i / 3)] / 255;
     return part === 1 ? value : part === 0 ? before[i] : value * part + before[i] * (1 - part);
   });
-}
-
-/** Puts old pixels in the place of new ones wherever nothing is new. */
-function keep(made: Uint8Array, before: Uint8Array, share: Uint8Array): Uint8Array {
-  return made.map((value, i) => share[Math.floor(i / 3)] === 0 ? before[i] : value);
 }
