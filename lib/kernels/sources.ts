@@ -2,6 +2,7 @@
 
 import acrossSubgroups from "../../wgsl/across_subgroups.wgsl" with { type: "text" };
 import acrossWorkgroup from "../../wgsl/across_workgroup.wgsl" with { type: "text" };
+import adamw from "../../wgsl/adamw.wgsl" with { type: "text" };
 import attention from "../../wgsl/attention.wgsl" with { type: "text" };
 import attentionGradient from "../../wgsl/attention_gradient.wgsl" with { type: "text" };
 import attentionLogSum from "../../wgsl/attention_log_sum.wgsl" with { type: "text" };
@@ -30,6 +31,7 @@ import reduce from "../../wgsl/reduce.wgsl" with { type: "text" };
 import reduceAcross from "../../wgsl/reduce_across.wgsl" with { type: "text" };
 import scatterAdd from "../../wgsl/scatter_add.wgsl" with { type: "text" };
 import softmax from "../../wgsl/softmax.wgsl" with { type: "text" };
+import squares from "../../wgsl/squares.wgsl" with { type: "text" };
 import winograd2 from "../../wgsl/winograd2.wgsl" with { type: "text" };
 import winograd4 from "../../wgsl/winograd4.wgsl" with { type: "text" };
 import winogradInput from "../../wgsl/winograd_input.wgsl" with { type: "text" };
@@ -46,6 +48,7 @@ import workgroupSums from "../../wgsl/workgroup_sums.wgsl" with { type: "text" }
 export const SOURCES: readonly string[] = [
   acrossSubgroups,
   acrossWorkgroup,
+  adamw,
   attention,
   attentionGradient,
   attentionLogSum,
@@ -74,6 +77,7 @@ export const SOURCES: readonly string[] = [
   reduceAcross,
   scatterAdd,
   softmax,
+  squares,
   winograd2,
   winograd4,
   winogradInput,
