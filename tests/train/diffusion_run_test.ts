@@ -223,9 +223,12 @@ Deno.test("what was trained with small pictures makes the same picture in traini
 });
 
 Deno.test("what was trained with holes makes the same picture in training and from its folder", async () => {
-  await bothWays({}, concat("mask"), async (sampled, make, { picture: shown }) => {
-    const cells = holesAt(8, seedOf(5, 0));
-    const cell = (i: number) => cells[Math.floor(i / 32 / 4) * 8 + Math.floor(i % 32 / 4)];
+  // pictures are made with a draw of what is around a hole, as diffusers makes them: here there is nothing to draw
+  const { diffusion, ...rest } = concat("mask");
+  const more = { ...rest, diffusion: { ...diffusion, first_stage: fixture("model/emoji/vae") } };
+  await bothWays({}, more, async (sampled, make, { picture: shown }) => {
+    const cells = holesAt(4, seedOf(5, 0));
+    const cell = (i: number) => cells[Math.floor(i / 32 / 8) * 4 + Math.floor(i % 32 / 8)];
     const data = Uint8Array.from({ length: 32 * 32 }, (_, i) => cell(i) * 255);
     const mask = { width: 32, height: 32, channels: 1, data } as const;
     const picture = bytesOf(shown);
