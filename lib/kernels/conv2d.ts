@@ -143,7 +143,7 @@ function formsOf(node: Convolution, profile: Profile, reading: Reading): Form[] 
     return [narrowForm(node, Math.max(1, Math.min(8, Math.ceil(pixels / 8))), reading)];
   }
   const form = wholeBlocks ? tapsForm : flatForm;
-  return tilesFor(pixels, co, node.size * kh * kw * ci, profile)
+  return tilesFor(pixels, co, READERS[reading].parts, node.size * kh * kw * ci, profile)
     .map(({ prefix, tile }) => form(node, tile, profile, reading, prefix));
 }
 

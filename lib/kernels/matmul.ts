@@ -219,9 +219,9 @@ export function tiledProducts(
   profile: Profile,
 ): Variant[] {
   const { batch, m, n, k } = product;
-  return tilesFor(m, n, batch * m * n * k, profile).map(({ prefix, tile }) =>
-    tiledProduct(node, product, operand, tile, profile, `${prefix}tiles`)
-  );
+  return tilesFor(m, n, READERS[operand].parts, batch * m * n * k, profile).map((
+    { prefix, tile },
+  ) => tiledProduct(node, product, operand, tile, profile, `${prefix}tiles`));
 }
 
 /** A product whose reduction fills vec4s, in register tiles. */

@@ -199,11 +199,13 @@ export function sharing(TM: number, { kind, subgroups }: Profile) {
 }
 
 /**
- * The tile for a result of m rows and n columns. Software: the most arithmetic for each load (kernels.md); few rows
- * take small tiles, and one panel at a time where two would compute too many columns that are not there. Widths that do
- * not fill vec4s take small tiles too: each column is stored by its own copy of the epilogue, which costs compile time.
+ * The tile for a result of m rows and n columns, of operands read in blocks of 4·parts steps. Software: the most
+ * arithmetic for each load (kernels.md) in a loop of some 2,500 instructions, for cores that decode what they keep no
+ * longer run at two thirds of the speed (Zen 3): two panels of four steps, one of eight. Few rows take small tiles, and
+ * one panel at a time where two would compute too many columns that are not there. Widths that do not fill vec4s take
+ * small tiles too: each column is stored by its own copy of the epilogue, which costs compile time.
  */
-export function tileFor(m: number, n: number, { kind }: Profile): Tile {
+export function tileFor(m: number, n: number, parts: 1 | 2, { kind }: Profile): Tile {
   const fits = (sizes: readonly number[]) => sizes.find((size) => size >= m) ?? sizes.at(-1) ?? 1;
   if (kind === "gpu") {
     const TM = fits(n % 4 === 0 ? [1, 2, 4, 8] : [1, 2, 4]);
@@ -211,7 +213,8 @@ export function tileFor(m: number, n: number, { kind }: Profile): Tile {
   }
   if (n % 4 !== 0) return { TM: fits([1, 2, 4]), TN: 1, ROWS: 1 };
   const panels = Math.ceil(n / PANEL);
-  return { TM: fits([1, 2, 4, 8, 16]), TN: panels % 2 === 1 && panels < 8 ? 1 : 2, ROWS: 1 };
+  const alone = parts === 2 || (panels % 2 === 1 && panels < 8);
+  return { TM: fits([1, 2, 4, 8, 16]), TN: alone ? 1 : 2, ROWS: 1 };
 }
 
 /** So many multiplications take less time in any tile than the text of a large one takes to compile. */
@@ -221,10 +224,11 @@ const LITTLE_WORK = 2 ** 22;
 export function tilesFor(
   m: number,
   n: number,
+  parts: 1 | 2,
   work: number,
   profile: Profile,
 ): readonly { readonly prefix: string; readonly tile: Tile }[] {
-  const usual = { prefix: "", tile: tileFor(m, n, profile) };
+  const usual = { prefix: "", tile: tileFor(m, n, parts, profile) };
   const { TM, ROWS } = usual.tile;
   if (profile.kind === "gpu" || work > LITTLE_WORK || TM <= 4) return [usual];
   return [{ prefix: "small ", tile: { TM: 4, TN: 1, ROWS } }, usual];

@@ -450,7 +450,7 @@ class Parts {
         },
       },
       this.weights.kept,
-      tileFor(tiles, channels, profile),
+      tileFor(tiles, channels, READERS[this.weights.kept].parts, profile),
       profile,
     );
     const sources = [this.#tiles, this.#weights];
