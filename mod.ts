@@ -61,7 +61,7 @@ export type { Beside, BesideSource } from "./lib/models/beside.ts";
 export type { ConditionerConfig, LayoutReader } from "./lib/models/conditioner.ts";
 export type { PartName } from "./lib/engine/part.ts";
 export type { Lifetime } from "./lib/engine/residency.ts";
-export type { Defaults, Family, Variant } from "./lib/models/config.ts";
+export type { Defaults, Family, Variant } from "./lib/models/family.ts";
 export { openCheckpoint } from "./lib/formats/checkpoint.ts";
 export type {
   Checkpoint,

@@ -14,7 +14,7 @@ import { compare } from "../engine/weights.ts";
 import { FILE_BYTES } from "../formats/safetensors.ts";
 import { type Beside, besideOf } from "../models/beside.ts";
 import type { ClipConfig } from "../models/clip.ts";
-import { FAMILIES } from "../models/config.ts";
+import { FAMILIES } from "../models/family.ts";
 import { type TaesdConfig, taesdFactor } from "../models/taesd.ts";
 import { factorOf } from "../models/vae.ts";
 import type { Manifest } from "../nn/params.ts";

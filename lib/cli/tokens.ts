@@ -4,7 +4,7 @@ import { counted } from "../base/counted.ts";
 import { UsageError } from "../base/errors.ts";
 import { architectureOf } from "../engine/architecture.ts";
 import { openCheckpoint } from "../formats/checkpoint.ts";
-import { FAMILIES } from "../models/config.ts";
+import { FAMILIES } from "../models/family.ts";
 import { composePrompt } from "../text/compose.ts";
 import { chunkPrompt, type PromptChunk, type Weighting } from "../text/prompt.ts";
 import { schedulePrompt } from "../text/schedule.ts";

@@ -7,7 +7,11 @@ import { keepTuning, programsOf, type Workload } from "../engine/tuning.ts";
 import { openCheckpoint } from "../formats/checkpoint.ts";
 import { openDevice } from "../gpu/device.ts";
 import { type Finding, tableOf, type Task, tasksOf, tune as findings } from "../gpu/tune.ts";
-import { clipConfigFromJson, unetConfigFromJson, vaeConfigFromJson } from "../models/config.ts";
+import {
+  clipConfigFromJson,
+  unetConfigFromJson,
+  vaeConfigFromJson,
+} from "../models/config_from_json.ts";
 import {
   addReportOptions,
   choice,

@@ -6,24 +6,28 @@ import type { Checkpoint, ComponentName, Weights } from "../formats/checkpoint.t
 import { toFloat32 } from "../formats/safetensors.ts";
 import type { ClipConfig } from "../models/clip.ts";
 import { type ConditionerConfig, conditionerFromJson } from "../models/conditioner.ts";
+import { checkPipeline } from "../models/config_fields.ts";
 import {
-  checkPipeline,
   clipConfigFromJson,
+  taesdConfigFromJson,
+  unetConfigFromJson,
+  vaeConfigFromJson,
+} from "../models/config_from_json.ts";
+import {
   clipConfigFromShapes,
+  taesdConfigFromShapes,
+  unetConfigFromShapes,
+  vaeConfigFromShapes,
+} from "../models/config_from_shapes.ts";
+import {
   FAMILIES,
   type Family,
   familyOf,
   predictionOf,
   SD2_PREDICTION_TENSOR,
-  taesdConfigFromJson,
-  taesdConfigFromShapes,
-  unetConfigFromJson,
-  unetConfigFromShapes,
-  vaeConfigFromJson,
-  vaeConfigFromShapes,
   type Variant,
   variantOf,
-} from "../models/config.ts";
+} from "../models/family.ts";
 import { type OwnDefaults, ownDefaults } from "../models/defaults.ts";
 import type { TaesdConfig } from "../models/taesd.ts";
 import type { UnetConfig } from "../models/unet.ts";

@@ -7,7 +7,8 @@ import { tensorsOf, WEIGHT_FILES } from "../formats/diffusers_folder.ts";
 import type { TensorData } from "../formats/safetensors.ts";
 import { besideOf } from "../models/beside.ts";
 import type { ClipConfig } from "../models/clip.ts";
-import { clipOutput, FAMILIES, type Family, unetConfigFromJson } from "../models/config.ts";
+import { unetConfigFromJson } from "../models/config_from_json.ts";
+import { clipOutput, FAMILIES, type Family } from "../models/family.ts";
 import {
   clipClass,
   clipJson,

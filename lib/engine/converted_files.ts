@@ -16,7 +16,7 @@ import { type FileDType, type TensorData, writeSafetensors } from "../formats/sa
 import { ALONE, type FilePlace, originalTensors, placeOf } from "../formats/single_file.ts";
 import { readTokenizer, tokenizerKey } from "../formats/tokenizer_folder.ts";
 import { writeFolder } from "../formats/whole_folder.ts";
-import { FAMILIES, type Family } from "../models/config.ts";
+import { FAMILIES, type Family } from "../models/family.ts";
 import type { Pipeline } from "../models/diffusers_json.ts";
 import type { Architecture } from "./architecture.ts";
 import { type ConvertedPart, indexOf, schedulerOf } from "./converted.ts";

@@ -6,7 +6,7 @@ import type { Device } from "../gpu/device.ts";
 import type { Beside } from "../models/beside.ts";
 import type { ClipConfig, ClipOutput } from "../models/clip.ts";
 import type { ConditionerConfig } from "../models/conditioner.ts";
-import { clipOutput, defaultsOf, FAMILIES, type Family } from "../models/config.ts";
+import { clipOutput, defaultsOf, FAMILIES, type Family } from "../models/family.ts";
 import type { UnetConfig } from "../models/unet.ts";
 import type { Architecture } from "./architecture.ts";
 import type { LoadedParts } from "./builder.ts";

@@ -5,7 +5,7 @@
 
 import type { Beside } from "../models/beside.ts";
 import type { ConditionerConfig } from "../models/conditioner.ts";
-import type { Defaults, Family, Variant } from "../models/config.ts";
+import type { Defaults, Family, Variant } from "../models/family.ts";
 import type { TokenizerFiles } from "../formats/checkpoint.ts";
 import type { LoraChoice } from "./lora.ts";
 import type { ReadProgress } from "./part.ts";

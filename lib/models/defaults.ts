@@ -4,7 +4,7 @@
  */
 
 import { FormatError } from "../base/errors.ts";
-import type { Defaults } from "./config.ts";
+import type { Defaults } from "./family.ts";
 import { fieldOf } from "./field.ts";
 
 /** What a training run knows: its own samples were made so. */

@@ -38,7 +38,7 @@ export interface UnetLevel {
   readonly transformers: readonly (number | undefined)[];
 }
 
-/** What `unet` builds; `config.ts` reads it from config.json or from shapes. */
+/** What `unet` builds; `config_from_json.ts` or `config_from_shapes.ts` read it. */
 export interface UnetConfig {
   readonly inChannels: number;
   readonly outChannels: number;

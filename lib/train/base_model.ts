@@ -16,7 +16,7 @@ import type { Device } from "../gpu/device.ts";
 import type { HostArray } from "../gpu/program.ts";
 import type { Graph, Tensor } from "../graph/tensor.ts";
 import { clipText, pooledRow } from "../models/clip.ts";
-import { clipOutput, type Family } from "../models/config.ts";
+import { clipOutput, type Family } from "../models/family.ts";
 import type { UnetConfig } from "../models/unet.ts";
 import { type Manifest, paramsOf } from "../nn/params.ts";
 import { type ClipTokenizer, clipTokenizer, folderTokenizer } from "../text/tokenizer.ts";

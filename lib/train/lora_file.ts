@@ -5,7 +5,7 @@ import { unetManifest } from "../engine/stages.ts";
 import { makeFolder } from "../formats/diffusers_folder.ts";
 import { LORA_COMPONENTS } from "../formats/lora_names.ts";
 import { type LoraLayerData, type LoraNaming, writeLora } from "../formats/lora_writer.ts";
-import type { Family } from "../models/config.ts";
+import type { Family } from "../models/family.ts";
 import { DOWN, UP } from "../nn/lora.ts";
 import { checkpointShape, type Manifest } from "../nn/params.ts";
 import type { BaseModel } from "./base_model.ts";

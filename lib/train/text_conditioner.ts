@@ -8,7 +8,7 @@ import { compare, requireMatch } from "../engine/weights.ts";
 import { type Checkpoint, openCheckpoint, requireComponent } from "../formats/checkpoint.ts";
 import type { Device } from "../gpu/device.ts";
 import { type ClipConfig, clipText } from "../models/clip.ts";
-import { clipOutput } from "../models/config.ts";
+import { clipOutput } from "../models/family.ts";
 import { clipJson } from "../models/diffusers_json.ts";
 import { paramsOf } from "../nn/params.ts";
 import { type ClipTokenizer, folderTokenizer, type TokenizerFiles } from "../text/tokenizer.ts";

@@ -1,6 +1,6 @@
 import { deepEqual, equal } from "node:assert/strict";
 import { folderClip } from "../../lib/engine/converted.ts";
-import { clipConfigFromJson } from "../../lib/models/config.ts";
+import { clipConfigFromJson } from "../../lib/models/config_from_json.ts";
 import { fixture } from "../fixture.ts";
 
 Deno.test("folderClip leaves out what a file of SD 2 has beyond the states that it uses, as published folders do", async () => {

@@ -13,7 +13,7 @@ import {
   clipConfigFromJson,
   unetConfigFromJson,
   vaeConfigFromJson,
-} from "../../lib/models/config.ts";
+} from "../../lib/models/config_from_json.ts";
 import type { Manifest } from "../../lib/nn/params.ts";
 import { fixture } from "../fixture.ts";
 

@@ -11,7 +11,7 @@ import { hoist } from "../../lib/graph/hoist.ts";
 import { Graph } from "../../lib/graph/tensor.ts";
 import type { Profile } from "../../lib/kernels/kernel.ts";
 import { layoutFor } from "../../lib/kernels/weights.ts";
-import { unetConfigFromJson } from "../../lib/models/config.ts";
+import { unetConfigFromJson } from "../../lib/models/config_from_json.ts";
 import { unet, unetInputs } from "../../lib/models/unet.ts";
 import { layersOf } from "../../lib/nn/lora.ts";
 import { manifestOf, parametersOf, paramsOf } from "../../lib/nn/params.ts";

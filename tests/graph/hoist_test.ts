@@ -7,7 +7,7 @@ import { print } from "../../lib/graph/print.ts";
 import { reachable } from "../../lib/graph/rewrite.ts";
 import { Graph, type Tensor } from "../../lib/graph/tensor.ts";
 import { verify } from "../../lib/graph/verify.ts";
-import { unetConfigFromJson } from "../../lib/models/config.ts";
+import { unetConfigFromJson } from "../../lib/models/config_from_json.ts";
 import { unet, unetInputs } from "../../lib/models/unet.ts";
 import { paramsOf } from "../../lib/nn/params.ts";
 import { readTiny } from "../models/tiny.ts";

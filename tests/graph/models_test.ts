@@ -11,10 +11,10 @@ import { verify } from "../../lib/graph/verify.ts";
 import { clipInputs, clipText } from "../../lib/models/clip.ts";
 import {
   clipConfigFromJson,
-  clipOutput,
   unetConfigFromJson,
   vaeConfigFromJson,
-} from "../../lib/models/config.ts";
+} from "../../lib/models/config_from_json.ts";
+import { clipOutput } from "../../lib/models/family.ts";
 import { unet, unetInputs } from "../../lib/models/unet.ts";
 import { decode, encode } from "../../lib/models/vae.ts";
 import { paramsOf } from "../../lib/nn/params.ts";

@@ -5,23 +5,27 @@ import { FormatError } from "../../lib/base/errors.ts";
 import { sameShape, type Shape, show, sizeOf } from "../../lib/base/shape.ts";
 import { Graph } from "../../lib/graph/tensor.ts";
 import { type ClipConfig, clipInputs, clipText } from "../../lib/models/clip.ts";
+import { checkPipeline } from "../../lib/models/config_fields.ts";
+import {
+  clipConfigFromJson,
+  unetConfigFromJson,
+  vaeConfigFromJson,
+} from "../../lib/models/config_from_json.ts";
 import {
   checkNames,
-  checkPipeline,
-  clipConfigFromJson,
   clipConfigFromShapes,
+  unetConfigFromShapes,
+  vaeConfigFromShapes,
+} from "../../lib/models/config_from_shapes.ts";
+import {
   clipOutput,
   defaultsOf,
   FAMILIES,
   type Family,
   familyOf,
   predictionOf,
-  unetConfigFromJson,
-  unetConfigFromShapes,
-  vaeConfigFromJson,
-  vaeConfigFromShapes,
   variantOf,
-} from "../../lib/models/config.ts";
+} from "../../lib/models/family.ts";
 import { unet, type UnetConfig, unetInputs } from "../../lib/models/unet.ts";
 import { decode, encode, type VaeConfig } from "../../lib/models/vae.ts";
 import { checkpointShape, type Manifest, manifestOf, paramsOf } from "../../lib/nn/params.ts";

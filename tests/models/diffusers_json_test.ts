@@ -4,7 +4,7 @@ import {
   taesdConfigFromJson,
   unetConfigFromJson,
   vaeConfigFromJson,
-} from "../../lib/models/config.ts";
+} from "../../lib/models/config_from_json.ts";
 import { clipJson, taesdJson, unetJson, vaeJson } from "../../lib/models/diffusers_json.ts";
 import { TAESD } from "../../lib/models/taesd.ts";
 import { fixture } from "../fixture.ts";

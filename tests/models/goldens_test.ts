@@ -9,11 +9,11 @@ import { Graph } from "../../lib/graph/tensor.ts";
 import { type ClipConfig, clipInputs, clipText, pooledRow } from "../../lib/models/clip.ts";
 import {
   clipConfigFromJson,
-  clipConfigFromShapes,
-  clipOutput,
   unetConfigFromJson,
   vaeConfigFromJson,
-} from "../../lib/models/config.ts";
+} from "../../lib/models/config_from_json.ts";
+import { clipConfigFromShapes } from "../../lib/models/config_from_shapes.ts";
+import { clipOutput } from "../../lib/models/family.ts";
 import { unet, type UnetConfig, unetInputs } from "../../lib/models/unet.ts";
 import { decode, encode, type VaeConfig } from "../../lib/models/vae.ts";
 import { paramsOf } from "../../lib/nn/params.ts";

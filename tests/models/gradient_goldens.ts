@@ -10,7 +10,7 @@ import {
   clipConfigFromJson,
   unetConfigFromJson,
   vaeConfigFromJson,
-} from "../../lib/models/config.ts";
+} from "../../lib/models/config_from_json.ts";
 import { unet } from "../../lib/models/unet.ts";
 import { decode, encode } from "../../lib/models/vae.ts";
 import { manifestOf, paramsOf } from "../../lib/nn/params.ts";

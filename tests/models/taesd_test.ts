@@ -6,7 +6,7 @@ import { decodePicture } from "../../lib/formats/png.ts";
 import { SafetensorsFile } from "../../lib/formats/safetensors.ts";
 import { interpret, type Values } from "../../lib/graph/interpret.ts";
 import { Graph } from "../../lib/graph/tensor.ts";
-import { taesdConfigFromShapes } from "../../lib/models/config.ts";
+import { taesdConfigFromShapes } from "../../lib/models/config_from_shapes.ts";
 import {
   decoderHalo,
   encoderHalo,

@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { interpret, type Values } from "../../lib/graph/interpret.ts";
 import { Graph } from "../../lib/graph/tensor.ts";
-import { vaeConfigFromJson } from "../../lib/models/config.ts";
+import { vaeConfigFromJson } from "../../lib/models/config_from_json.ts";
 import {
   decode,
   decoderSegments,

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import type { Parameters } from "../../lib/gpu/buffers.ts";
 import { type Device, openDevice } from "../../lib/gpu/device.ts";
 import { Graph } from "../../lib/graph/tensor.ts";
-import { vaeConfigFromJson } from "../../lib/models/config.ts";
+import { vaeConfigFromJson } from "../../lib/models/config_from_json.ts";
 import type { VaeConfig } from "../../lib/models/vae.ts";
 import { paramsOf } from "../../lib/nn/params.ts";
 import { emaDecayAt } from "../../lib/train/optimizer.ts";
