@@ -20,7 +20,7 @@ import {
 } from "../nn/layers.ts";
 import type { Params } from "../nn/params.ts";
 
-/** What `clipText` builds; `config_from_json.ts` or `config_from_shapes.ts` read it. */
+/** What `clipText` builds; `config_from_json.ts` or `config_from_shapes.ts` reads it. */
 export interface ClipConfig {
   readonly vocabulary: number;
   readonly positions: number;

@@ -38,7 +38,7 @@ export interface UnetLevel {
   readonly transformers: readonly (number | undefined)[];
 }
 
-/** What `unet` builds; `config_from_json.ts` or `config_from_shapes.ts` read it. */
+/** What `unet` builds; `config_from_json.ts` or `config_from_shapes.ts` reads it. */
 export interface UnetConfig {
   readonly inChannels: number;
   readonly outChannels: number;

@@ -41,7 +41,7 @@ import {
 import type { Params } from "../nn/params.ts";
 import { quantize } from "./quantizer.ts";
 
-/** What `decode` and `encode` build; `config_from_json.ts` or `config_from_shapes.ts` read it. */
+/** What `decode` and `encode` build; `config_from_json.ts` or `config_from_shapes.ts` reads it. */
 export interface VaeConfig {
   /** Of the picture that is encoded, and of the one that is decoded. */
   readonly inChannels: number;
