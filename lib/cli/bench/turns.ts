@@ -23,9 +23,10 @@ export interface Seconds {
   readonly turns: number;
 }
 
-/** Cores that a software device and the peers may use: all, unless it was told how many threads to start. */
+/** Cores that a software device and the peers may use: all, unless it was told to start fewer threads. */
 function cores(): number {
-  return Number(Deno.env.get("LP_NUM_THREADS")) || availableParallelism();
+  const all = availableParallelism();
+  return Math.min(Number(Deno.env.get("LP_NUM_THREADS")) || all, all);
 }
 
 /** Seconds that `work` takes, and this process meanwhile. */
