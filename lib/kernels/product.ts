@@ -200,10 +200,10 @@ export function sharing(TM: number, { kind, subgroups }: Profile) {
 
 /**
  * The tile for a result of m rows and n columns, of operands read in blocks of 4·parts steps. Software: the most
- * arithmetic for each load (kernels.md) in a loop of some 2,500 instructions, for cores that decode what they keep no
- * longer run at two thirds of the speed (Zen 3): two panels of four steps, one of eight. Few rows take small tiles, and
- * one panel at a time where two would compute too many columns that are not there. Widths that do not fill vec4s take
- * small tiles too: each column is stored by its own copy of the epilogue, which costs compile time.
+ * arithmetic for each load (kernels.md) in a loop of at most some 2,500 instructions, since a longer one does not fit what
+ * a core keeps decoded and runs at two thirds of the speed (Zen 3): two panels of four steps, or one of eight. Few rows
+ * take small tiles, and one panel at a time where two would compute too many columns that are not there. Widths that do
+ * not fill vec4s take small tiles too: each column is stored by its own copy of the epilogue, which costs compile time.
  */
 export function tileFor(m: number, n: number, parts: 1 | 2, { kind }: Profile): Tile {
   const fits = (sizes: readonly number[]) => sizes.find((size) => size >= m) ?? sizes.at(-1) ?? 1;

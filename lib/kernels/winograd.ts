@@ -184,7 +184,7 @@ function runs(count: number, most: number): Run[] {
 
 /**
  * All weights in groups of at most `room` bytes: whole rows of places, else an even number of panels of one, since
- * products take two at a time. `bytes`: those of a panel's row.
+ * products of floats take two at a time. `bytes`: those of a panel's row.
  */
 function groupsOf(
   room: number,
