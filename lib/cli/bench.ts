@@ -155,7 +155,8 @@ function wantedOf({ filter, quick, all }: Options): ReadonlySet<string> {
   const names = namesOfCases();
   if (filter !== undefined) {
     const found = names.filter((name) => name.includes(filter));
-    if (found.length > 0) return new Set(found);
+    const few = quick ? found.filter((name) => FEW.has(name)) : [];
+    if (found.length > 0) return new Set(few.length > 0 ? few : found);
     throw new UsageError(
       `Cannot time "${filter}": no operator's name contains it; "${names[0]}" is one`,
     );

@@ -69,6 +69,12 @@ Deno.test("workOf counts the multiplications and additions of a text encoder", a
   assert.equal(clip * 1e9, layers * 2 * (products + attention));
 });
 
+Deno.test("ldm bench --quick times the few among those that a filter names", async () => {
+  const { code, stdout, stderr } = await ldm(["bench", "--quick", "-f", "product", "-q"]);
+  assert.equal(code, 0, stderr);
+  assert.deepEqual(stdout.match(/product [^ ]+/g), ["product 1024×640×640"]);
+});
+
 Deno.test("ldm bench prints tables and keeps them in a file", () =>
   inFolder(async (cwd) => {
     const { code, stdout, stderr } = await ldm([...SMALL, "-o", "made/x.md"], { cwd });
